@@ -1,0 +1,28 @@
+# `make demo` and `make test` do everything, set-up included.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench soak chaos clean
+
+help:
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## set up .venv and install/ (the other targets do it by themselves)
+	@command -v python3 >/dev/null || { echo "setup: python3 is missing; install with: sudo apt install python3" >&2; exit 1; }
+	@python3 scripts/setup.py
+
+demo: setup ## the robot works for DURATION=120 s; PEOPLE=file STEP=0.4 REPORT=file.json PICTURE=file.png
+	@. scripts/env.sh && exec brainos demo $(if $(DURATION),--duration $(DURATION)) \
+	  $(if $(PEOPLE),--people "$(PEOPLE)") $(if $(STEP),--people-time-step $(STEP)) \
+	  $(if $(REPORT),--report "$(REPORT)") $(if $(PICTURE),--picture "$(PICTURE)")
+
+test: setup ## all tests; TESTS=path or pytest's own options in ARGS
+	@. scripts/env.sh && exec python -m pytest $(or $(TESTS),test) $(ARGS)
+
+lint: setup ## ruff, mypy --strict on the plain-Python rooms
+	@. scripts/env.sh && python scripts/lint.py
+
+bench: setup ## every benchmark, or NAME=decide, events, bringup, ledger, ...
+	@. scripts/env.sh && exec python benchmark/run.py $(NAME)
+
+clean: ## remove everything that was built
+	rm -rf .venv build install log .mypy_cache .pytest_cache .ruff_cache .hypothesis

