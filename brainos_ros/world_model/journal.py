@@ -54,9 +54,7 @@ class Journal:
         for sequence, kind, body in read(self._sequence + 1):
             self._sequence = sequence
             replayed += 1
-            if kind == "versions_reserved":
-                self._reserved = max(self._reserved, body["until"])
-                continue
+            self._reserved = max(self._reserved, body.get("versions_until", 0))
             self.world.expire(body.get("at", 0))
             self.world.apply(Event(kind, body))
         self.world.expire(now)
@@ -93,7 +91,7 @@ class Journal:
     def live(self, entity: Entity) -> None:
         """Put a sensor's own entity (the robot, a tracked person) in the world, never recorded."""
         self._live.add(entity.entity_id)
-        self.world.apply(Event("entity_seen", {"entity": entity.to_json()}))
+        self.world.apply(Event("entity", {"entity": entity.to_json()}))
         self._settle()
 
     def flush(self, now: int) -> None:
@@ -102,7 +100,7 @@ class Journal:
         for entity_id in sorted(self._dirty):
             entity = self.world.entities.get(entity_id)
             if entity is not None:
-                self._write("entity_seen", {"entity": entity.to_json(), "at": now})
+                self._write("entity", {"entity": entity.to_json(), "at": now})
             self._dirty.discard(entity_id)
         if self._since_checkpoint >= CHECKPOINT_EVERY:
             self.checkpoint()
@@ -145,5 +143,5 @@ class Journal:
     def _reserve(self) -> None:
         """Reserve the next versions in the ledger, so that a version never comes twice."""
         until = self.world.version + VERSIONS
-        self._write("versions_reserved", {"until": until})
+        self._write("note", {"versions_until": until})
         self._reserved = until

@@ -180,12 +180,12 @@ class World:
                 ErrorCode.ALREADY_EXISTS,
             )
         self._check_room()
-        return Event("entity_created", {"entity": entity.to_json()})
+        return Event("entity", {"entity": entity.to_json()})
 
     def plan_delete(self, entity_id: str) -> Event:
         """Plan to remove an entity and its relations."""
         self.get(entity_id)
-        return Event("entity_deleted", {"entity_id": entity_id})
+        return Event("entity.deleted", {"entity_id": entity_id})
 
     def plan_relate(self, relation: Relation) -> Event | None:
         """Plan a relation; nothing if it is there already."""
@@ -199,7 +199,7 @@ class World:
             )
         if relation in self._links.get(relation.source_id, ()):
             return None
-        return Event("related", {"relation": relation.to_json()})
+        return Event("relation", {"relation": relation.to_json(), "removed": False})
 
     def plan_unrelate(self, relation: Relation) -> Event:
         """Plan to remove a relation; raises NOT_FOUND if it is not there."""
@@ -208,7 +208,7 @@ class World:
                 f"relation {' '.join(relation.to_json())!r} is not in the world",
                 ErrorCode.NOT_FOUND,
             )
-        return Event("unrelated", {"relation": relation.to_json()})
+        return Event("relation", {"relation": relation.to_json(), "removed": True})
 
     def plan_observe(self, observation: Observation, now: int) -> Event | None:
         """Plan what an observation changes; nothing if its id was seen before.
@@ -235,8 +235,10 @@ class World:
         elif not observation.data and observation.pose is None and observation.event_type in (
             "pose", "attribute",
         ):  # fmt: skip
-            raise BrainError(f"event_type is {observation.event_type!r} but data and pose are empty")
-        return Event("observed", {"observation": observation.to_json()})
+            raise BrainError(
+                f"event_type is {observation.event_type!r} but data and pose are empty"
+            )
+        return Event("observation", {"observation": observation.to_json()})
 
     def _check_room(self) -> None:
         if len(self.entities) >= self.max_entities:
@@ -253,15 +255,15 @@ class World:
         """
         body = event.body
         match event.kind:
-            case "entity_created" | "entity_seen":
+            case "entity":
                 self._put(Entity.from_json(body["entity"]))
-            case "entity_deleted":
+            case "entity.deleted":
                 self._remove(body["entity_id"])
-            case "related":
-                self._relate(Relation(*body["relation"]))
-            case "unrelated":
+            case "relation" if body["removed"]:
                 self._unrelate(Relation(*body["relation"]))
-            case "observed":
+            case "relation":
+                self._relate(Relation(*body["relation"]))
+            case "observation":
                 self._observe(Observation.from_json(body["observation"]))
 
     def expire(self, now: int) -> bool:
