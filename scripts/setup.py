@@ -191,7 +191,9 @@ def main():
         fail("python %d.%d is too old; install python 3.10 or newer" % sys.version_info[:2])
     check_machine()
     environment = make_environment(sourced_ros())
-    build("brainos_msgs", environment, ["brainos_msgs"], "building brainos_msgs (two minutes, once)")
+    build(
+        "brainos_msgs", environment, ["brainos_msgs"], "building brainos_msgs (two minutes, once)"
+    )
     build(
         "brainos_ros",
         environment,

@@ -1,0 +1,108 @@
+"""Which executor, how it is spun, and calls to other nodes from inside a callback."""
+
+import threading
+import time
+import traceback
+from typing import Any
+
+from rclpy.client import Client
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+
+from brainos_ros.errors import BrainError, ErrorCode
+
+try:
+    from rclpy.experimental import EventsExecutor
+except ImportError:  # Jazzy before 7.1.4
+    EventsExecutor = None
+
+
+def make_executor(node: Node) -> Executor:
+    """An executor holding `node`: events where rclpy has them (ten times faster), else single."""
+    if EventsExecutor is None:
+        node.get_logger().warning(
+            "this rclpy has no EventsExecutor; services will be ten times slower"
+        )
+        executor = SingleThreadedExecutor(context=node.context)
+    else:
+        executor = EventsExecutor(context=node.context)
+    executor.add_node(node)
+    return executor
+
+
+def spin(node: Node, executor: Executor, stop: threading.Event) -> None:
+    """Work until `stop` is set or the context is gone; no exception ends it.
+
+    `EventsExecutor.spin` processes nothing in some releases, and after a shutdown it would run
+    hot, hence the loop.
+    """
+    while not stop.is_set() and node.context.ok():
+        try:
+            executor.spin_once(timeout_sec=0.2)
+        except Exception:
+            if node.context.ok():
+                node.get_logger().error(
+                    f"a callback failed outside its guard:\n{traceback.format_exc()}",
+                    throttle_duration_sec=1.0,
+                )
+                stop.wait(0.001)
+
+
+class Outgoing:
+    """A second node on a thread of its own, so that a callback can call other nodes and wait.
+
+    `use_global_arguments=False` keeps a `__node:=` remap off it; names are resolved by the owner.
+    """
+
+    def __init__(self, owner: Node) -> None:
+        self._owner = owner
+        self.node = Node(
+            f"{owner.get_name()}_outgoing",
+            namespace=owner.get_namespace(),
+            context=owner.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._stop = threading.Event()
+        self._executor = make_executor(self.node)
+        self._thread = threading.Thread(
+            target=spin, args=(self.node, self._executor, self._stop), name="outgoing", daemon=True
+        )
+        self._thread.start()
+
+    def client(self, srv_type: Any, name: str) -> Client:
+        """A client for the service `name`, relative to the owner and with the owner's remaps."""
+        from brainos_ros.ros import qos
+
+        resolved = self._owner.resolve_service_name(name)
+        return self.node.create_client(srv_type, resolved, qos_profile=qos.SERVICE)
+
+    def call(self, client: Client, request: Any, timeout_s: float) -> Any:
+        """The reply to `request`; may be called from any thread but the outgoing one.
+
+        Raises `BrainError`: UNAVAILABLE if nobody offers the service within `timeout_s`, TIMEOUT
+        if nobody answered within it.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not client.service_is_ready():
+            if time.monotonic() >= deadline:
+                raise BrainError(f"nobody offers {client.srv_name}", ErrorCode.UNAVAILABLE)
+            time.sleep(0.002)
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(max(deadline - time.monotonic(), 0.0)):
+            client.remove_pending_request(future)
+            raise BrainError(
+                f"{client.srv_name} did not answer within {timeout_s:g} s", ErrorCode.TIMEOUT
+            )
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread and the node."""
+        self._stop.set()
+        self._executor.wake()
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()

@@ -1,0 +1,362 @@
+"""`BrainNode`: what every node of the brain is, so that a room's `node.py` only converts and calls.
+
+A subclass names its `role` and `parameters` and fills four hooks:
+
+    class MemoryNode(BrainNode):
+        role = "memory"
+        parameters = (Parameter("max_episodes", 100_000, "…", minimum=1),)
+
+        def configure(self) -> None:      # allocate; raise to stay unconfigured
+        def activate(self) -> None:       # open the doors; raise to stay inactive
+        def deactivate(self) -> None:     # stop acting; doors close by themselves afterwards
+        def cleanup(self) -> None:        # release what configure allocated
+
+Whatever a hook creates through the node (publishers, subscriptions, timers, doors, clients), the
+opposite transition destroys. Every callback is guarded: an exception becomes a refusal and a log
+line with its traceback, never the end of the process.
+"""
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any, ClassVar
+
+from brainos_msgs.msg import Heartbeat
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.msg import State
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Stream
+from brainos_ros.ros import qos
+from brainos_ros.ros.conversions import refuse
+from brainos_ros.ros.executor import Outgoing
+from brainos_ros.ros.parameters import Parameter, Parameters
+
+COMMON = (
+    Parameter("home", "", "where the brain keeps its state; empty for ~/.ros/brainos/<robot>"),
+    Parameter("robot", "robot", "name of the robot, as in its file"),
+    Parameter(
+        "heartbeat_period_s", 0.1, "time between heartbeats", unit="s", minimum=0.01, maximum=10.0
+    ),
+)
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+DIAGNOSTICS_PERIOD_S = 1.0
+
+
+class BrainNode(LifecycleNode):
+    """Base of the six nodes. Raises `BrainError` at construction for a refused parameter."""
+
+    role: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    beats: ClassVar[bool] = True
+    """Whether the base sends the heartbeat (the watchdog sends its own)."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        self._scope: list[Callable[[], None]] | None = None
+        self._configured: list[Callable[[], None]] = []
+        self._activated: list[Callable[[], None]] = []
+        self._ledger: Stream | None = None
+        self._outgoing: Outgoing | None = None
+        self._beat = Heartbeat(role=self.role, pid=os.getpid())
+        self._failures = 0
+        self._last_failure = ""
+        super().__init__(self.role, **node_arguments)
+        change_state = self._service_change_state
+        change_state.callback = self._refusing_wrong_transitions(change_state.callback)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.settings = Parameters(self, (*COMMON, *self.parameters), self._is_unconfigured)
+        self._beat.node = self.get_fully_qualified_name()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.every(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        if self.beats:
+            self._beat.period_s = self.settings["heartbeat_period_s"]
+            self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.COMMAND)
+            self.every(self._beat.period_s, self._send_heartbeat)
+
+    # ---------------------------------------------------------------- hooks of a room
+
+    def configure(self) -> None:
+        """Allocate what the node needs; raise to stay unconfigured."""
+
+    def activate(self) -> None:
+        """Open the doors and begin to act; raise to stay inactive."""
+
+    def deactivate(self) -> None:
+        """Stop acting; what `activate` created is destroyed afterwards."""
+
+    def cleanup(self) -> None:
+        """Release what `configure` allocated outside the node."""
+
+    def diagnose(self) -> Mapping[str, object]:
+        """What a person should see in `/diagnostics`, cheap to make."""
+        return {}
+
+    # ---------------------------------------------------------------- what a room builds with
+
+    @property
+    def home(self) -> Path:
+        """The brain's state directory."""
+        given = self.settings["home"] or os.environ.get("BRAINOS_HOME", "")
+        return Path(given or Path.home() / ".ros" / "brainos" / self.settings["robot"])
+
+    @property
+    def state_id(self) -> int:
+        """The lifecycle state, as in lifecycle_msgs/State."""
+        return int(self._state_machine.current_state[0])
+
+    @property
+    def is_active(self) -> bool:
+        """True in the active state."""
+        return self.state_id == State.PRIMARY_STATE_ACTIVE
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """For calls to other nodes from inside a callback; made when first used."""
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self)
+        return self._outgoing
+
+    def door(self, srv_type: Any, name: str, handler: Callable[[Any, Any], Any]) -> None:
+        """Offer the service `name`: `handler(request, response)` fills the response.
+
+        It is answered with success unless the handler set the result fields itself or raised:
+        a `BrainError` is a refusal with its code, anything else is INTERNAL.
+        """
+
+        def answer(request: Any, response: Any) -> Any:
+            self._beat.outputs += 1
+            response.success = True
+            try:
+                return handler(request, response)
+            except BrainError as error:
+                return refuse(srv_type.Response(), error)
+            except Exception as error:
+                self.note_failure(f"{name} failed: {error!r}")
+                internal = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
+                return refuse(srv_type.Response(), internal)
+
+        self.create_service(srv_type, name, answer, qos_profile=qos.SERVICE)
+
+    def every(self, period_s: float, work: Callable[[], None]) -> Timer:
+        """Call `work` every `period_s` seconds on the steady clock."""
+        return self.create_timer(period_s, work, clock=self._steady)
+
+    def record(self, kind: str, body: Mapping[str, Any], *, durable: bool = False) -> int:
+        """Append an event to this node's ledger stream; returns its sequence number.
+
+        Raises `BrainError` (LEDGER_REFUSED) if the ledger does not accept it.
+        """
+        try:
+            return self._stream().event(kind, body, durable=durable)
+        except BrainError:
+            raise
+        except Exception as error:
+            raise BrainError(
+                f"the ledger refused a {kind}: {error}", ErrorCode.LEDGER_REFUSED
+            ) from error
+
+    @property
+    def ledger(self) -> Stream:
+        """This node's ledger stream, open from activation or first use to deactivation."""
+        return self._stream()
+
+    def note_failure(self, sentence: str) -> None:
+        """Log the exception being handled with its traceback and show it in the diagnostics."""
+        self._failures += 1
+        self._last_failure = sentence
+        self.get_logger().error(f"{sentence}\n{traceback.format_exc()}", throttle_duration_sec=0.1)
+
+    # ---------------------------------------------------------------- guarded creation
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: Any, **kwargs: Any) -> Any:
+        guarded = self._guarded(callback, srv_name)
+        service = super().create_service(srv_type, srv_name, guarded, **kwargs)
+        return self._owned(service, self.destroy_service)
+
+    def create_subscription(
+        self, msg_type: Any, topic: str, callback: Any, qos_profile: Any, **kwargs: Any
+    ) -> Any:
+        guarded = self._guarded(callback, topic)
+        made = super().create_subscription(msg_type, topic, guarded, qos_profile, **kwargs)
+        return self._owned(made, self.destroy_subscription)
+
+    def create_timer(
+        self, timer_period_sec: float, callback: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        guarded = self._guarded(callback, "a timer")
+        made = super().create_timer(timer_period_sec, guarded, *args, **kwargs)
+        return self._owned(made, self.destroy_timer)
+
+    def create_publisher(self, *args: Any, **kwargs: Any) -> Any:
+        return self._owned(super().create_publisher(*args, **kwargs), self.destroy_publisher)
+
+    def create_client(self, *args: Any, **kwargs: Any) -> Any:
+        return self._owned(super().create_client(*args, **kwargs), self.destroy_client)
+
+    def own(self, thing: Any) -> Any:
+        """Let the opposite transition destroy `thing` (an action server or client)."""
+        return self._owned(thing, lambda made: made.destroy())
+
+    def _owned(self, thing: Any, destroy: Callable[[Any], object]) -> Any:
+        if self._scope is not None:
+            self._scope.append(lambda: destroy(thing))
+        return thing
+
+    def _guarded(self, callback: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def guarded(*args: Any) -> Any:
+            try:
+                return callback(*args)
+            except Exception as error:
+                self.note_failure(f"the callback of {name} failed: {error!r}")
+                return args[1] if len(args) == 2 else None
+
+        async def guarded_async(*args: Any) -> Any:
+            try:
+                return await callback(*args)
+            except Exception as error:
+                self.note_failure(f"the callback of {name} failed: {error!r}")
+
+        return guarded_async if iscoroutinefunction(callback) else guarded
+
+    # ---------------------------------------------------------------- lifecycle
+
+    def _refusing_wrong_transitions(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """rclpy lets a transition that does not exist here end the process."""
+
+        def change_state(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:
+                asked = request.transition.label or request.transition.id
+                self.get_logger().warning(
+                    f"transition {asked} refused in state {self._state_machine.current_state[1]}: "
+                    f"{error}",
+                    throttle_duration_sec=0.1,
+                )
+                response.success = False
+                return response
+
+        return change_state
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._enter("configure", self.configure, self._configured, self.cleanup)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def activate() -> None:
+            self._stream()
+            self.activate()
+
+        return self._enter(
+            "activate", activate, self._activated, self.deactivate, self._close_ledger
+        )
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._leave("deactivate", self.deactivate, self._activated, self._close_ledger)
+        return _SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._leave("clean up", self.cleanup, self._configured, self._close_ledger)
+        return _SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if state.state_id == State.PRIMARY_STATE_ACTIVE:
+            self.on_deactivate(state)
+        if state.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+            self.on_cleanup(state)
+        return _SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.on_shutdown(state)
+        return _SUCCESS
+
+    def _enter(
+        self,
+        name: str,
+        hook: Callable[[], None],
+        scope: list[Callable[[], None]],
+        *undo: Callable[[], None],
+    ) -> TransitionCallbackReturn:
+        self._scope = scope
+        try:
+            hook()
+            return _SUCCESS
+        except Exception as error:
+            if isinstance(error, BrainError):
+                self._last_failure = f"could not {name}: {error}"
+                self.get_logger().error(self._last_failure)
+            else:
+                self.note_failure(f"could not {name}: {error!r}")
+            self._scope = None
+            self._leave(f"roll {name} back", undo[0], scope, *undo[1:])
+            return _FAILURE
+        finally:
+            self._scope = None
+
+    def _leave(
+        self,
+        name: str,
+        hook: Callable[[], None],
+        scope: list[Callable[[], None]],
+        *afterwards: Callable[[], None],
+    ) -> None:
+        steps = [hook, *reversed(scope), *afterwards]
+        scope.clear()
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self.note_failure(f"could not {name} cleanly: {error!r}")
+
+    def _is_unconfigured(self) -> bool:
+        return self.state_id == State.PRIMARY_STATE_UNCONFIGURED
+
+    def _stream(self) -> Stream:
+        if self._ledger is None:
+            self._ledger = Stream.open(self.home / "ledger", self.role)
+        return self._ledger
+
+    def _close_ledger(self) -> None:
+        if self._ledger is not None:
+            stream, self._ledger = self._ledger, None
+            stream.close()
+
+    def end(self) -> None:
+        """Deactivate, clean up and destroy, whatever the state; the last thing a process does."""
+        if self.state_id in (
+            State.PRIMARY_STATE_UNCONFIGURED,
+            State.PRIMARY_STATE_INACTIVE,
+            State.PRIMARY_STATE_ACTIVE,
+        ):
+            self.trigger_shutdown()
+        self._close_ledger()
+        if self._outgoing is not None:
+            self._outgoing.close()
+        self.destroy_node()
+
+    # ---------------------------------------------------------------- heartbeat, diagnostics
+
+    def _send_heartbeat(self) -> None:
+        self._beat.sequence += 1
+        self._beat.stamp = self.get_clock().now().to_msg()
+        self._beat.state = self.state_id
+        self._heartbeats.publish(self._beat)
+
+    def _publish_diagnostics(self) -> None:
+        status = DiagnosticStatus(
+            name=f"brainos: {self.get_name()}",
+            hardware_id=self.settings["robot"],
+            level=DiagnosticStatus.OK if self.is_active else DiagnosticStatus.WARN,
+            message=self._state_machine.current_state[1],
+        )
+        values = {"answered": self._beat.outputs, "failures": self._failures, **self.diagnose()}
+        if self._last_failure:
+            values["last_failure"] = self._last_failure
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
