@@ -38,22 +38,25 @@ class Parameter:
     dynamic: bool = False
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with `value`, as a sentence that says what would be right; None if nothing."""
+        """What is wrong with `value` and what would be right, as a sentence; None if nothing."""
         items = value if isinstance(value, list | tuple) or hasattr(value, "tolist") else [value]
         for item in items:
-            if isinstance(item, float) and not math.isfinite(item):
-                return f"parameter {self.name} is {item}; it must be finite"
-            if self.minimum is not None and item < self.minimum:
-                return f"parameter {self.name} is {item}{self._unit}; it must be at least {self.minimum}"
-            if self.maximum is not None and item > self.maximum:
-                return f"parameter {self.name} is {item}{self._unit}; it must be at most {self.maximum}"
-            if self.choices and item not in self.choices:
-                return f"parameter {self.name} is {item!r}; it must be one of {', '.join(self.choices)}"
+            wanted = self._wanted(item)
+            if wanted:
+                return f"parameter {self.name} is {item!r}; it must be {wanted}"
         return None
 
-    @property
-    def _unit(self) -> str:
-        return f" {self.unit}" if self.unit else ""
+    def _wanted(self, item: Any) -> str | None:
+        unit = f" {self.unit}" if self.unit else ""
+        if isinstance(item, float) and not math.isfinite(item):
+            return "finite"
+        if self.minimum is not None and item < self.minimum:
+            return f"at least {self.minimum:g}{unit}"
+        if self.maximum is not None and item > self.maximum:
+            return f"at most {self.maximum:g}{unit}"
+        if self.choices and item not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return None
 
     def descriptor(self) -> ParameterDescriptor:
         """The ROS description, with the range where it has two ends."""

@@ -1,0 +1,38 @@
+"""For all tests: nothing leaves this machine, and every worker has a DDS domain of its own."""
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def _own_domain() -> IO[str]:
+    """Lock a domain id that no other test run on this machine holds; the lock ends with us."""
+    for domain in range(60, 100):
+        lock = open(Path(tempfile.gettempdir()) / f"brainos-test-domain-{domain}", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        return lock
+    raise RuntimeError("no free ROS_DOMAIN_ID between 60 and 99; are 40 test runs alive?")
+
+
+_DOMAIN_LOCK = _own_domain()
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of recordings beside the checkout; skips where it is missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("../shared/data is not there")
+    return SHARED_DATA

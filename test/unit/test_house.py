@@ -1,0 +1,101 @@
+"""The rules of the house: only the doors import ROS, and no room imports another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "brainos_ros"
+ROOMS = {"pfc", "conscience", "memory", "world_model", "genome_sync", "watchdog"}
+DOORS = {"ros", "robots", "cli"}
+ROS_PACKAGES = ("rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "tf2_ros")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of everything `path` imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; use the full name"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return names
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_doors_import_ros(path: Path) -> None:
+    if path.name == "node.py" or room_of(path) in DOORS:
+        return
+    ros = {
+        name
+        for name in imports(path)
+        if name.split(".")[0] in ROS_PACKAGES
+        or name.split(".")[0].endswith("_msgs")
+        or name.startswith("brainos_ros.ros")
+    }
+    assert not ros
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_room_imports_another(path: Path) -> None:
+    room = room_of(path)
+    if room in DOORS:
+        return
+    others = ROOMS - {room} if room in ROOMS else ROOMS
+    foreign = {
+        name
+        for name in imports(path)
+        if name.startswith("brainos_ros.") and name.split(".")[1] in others
+    }
+    assert not foreign
+
+
+def test_the_error_codes_are_those_of_the_message() -> None:
+    from brainos_ros.errors import ErrorCode
+
+    text = (PACKAGE.parent / "brainos_msgs/msg/ErrorCode.msg").read_text()
+    lines = [line.split("#")[0].split() for line in text.splitlines()]
+    constants = dict(line[1].split("=") for line in lines if line)
+    assert {name: int(value) for name, value in constants.items()} == {
+        code.name: code.value for code in ErrorCode
+    }
+
+
+def test_every_interface_field_has_a_comment() -> None:
+    interfaces = [
+        path
+        for kind in ("msg", "srv", "action")
+        for path in (PACKAGE.parent / "brainos_msgs" / kind).iterdir()
+    ]
+    assert len(interfaces) > 60
+    for path in interfaces:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), f"{path.name} does not say what it is"
+        for line in lines:
+            bare = not line.strip() or line.startswith("#") or line == "---"
+            assert bare or "#" in line or "=" in line, f"{path.name}: no comment on {line!r}"
+
+
+def test_every_reply_carries_the_result_convention() -> None:
+    for kind in ("srv", "action"):
+        for path in (PACKAGE.parent / "brainos_msgs" / kind).iterdir():
+            reply = path.read_text().split("---")[1]
+            fields = [line.split()[:2] for line in reply.split("\n") if line.strip()][:3]
+            assert fields == [["bool", "success"], ["uint16", "error_code"], ["string", "message"]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_rooms_stay_liveable(path: Path) -> None:
+    limit = 300 if path.name == "node.py" else 400
+    assert len(path.read_text().splitlines()) <= limit * 1.05
