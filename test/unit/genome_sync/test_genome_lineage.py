@@ -1,0 +1,119 @@
+"""The history of genomes: activation, roll-back, bars, and the way back after a restart."""
+
+import json
+
+import pytest
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.genome_sync.evolution import Generation, Strategy
+from brainos_ros.genome_sync.genome import Genome, scalar
+from brainos_ros.genome_sync.lineage import Lineage
+
+
+def genome(value: float) -> Genome:
+    return Genome({"c": (scalar("speed", value, 0.0, 1.0),)})
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.full = False
+
+    def record(self, kind: str, body) -> int:
+        if self.full:
+            raise BrainError("no space", ErrorCode.LEDGER_REFUSED)
+        self.lines.append((kind, json.dumps(body)))
+        return len(self.lines) - 1
+
+    def read(self):
+        return [(i, kind, json.loads(body)) for i, (kind, body) in enumerate(self.lines)]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+def start(folder, stream: Stream) -> Lineage:
+    lineage = Lineage(folder, stream.record)
+    lineage.restore(stream.read(), genome(0.5), 1)
+    return lineage
+
+
+def better(value: float) -> Generation:
+    return Generation(genome(value), Strategy.fresh(1, 4), True, 0.0, value, 4)
+
+
+def test_it_begins_with_the_default(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    assert lineage.genome.hash == genome(0.5).hash
+    assert (lineage.active.generation, lineage.active.origin) == (0, "default")
+
+
+def test_a_restart_brings_back_everything(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    lineage.evolved(better(0.6), 7, 2)
+    lineage.evolved(better(0.7), 8, 3)
+    lineage.evolved(Generation(lineage.genome, Strategy.fresh(1, 2), False, 0.75, 0.75, 4), 9, 4)
+    again = start(tmp_path, stream)
+    assert again.entries == lineage.entries
+    assert again.genome.hash == genome(0.7).hash
+    assert (again.active.generation, again.active.fitness_score) == (2, 0.75)
+    assert again.strategy(4).to_json() == lineage.strategy(4).to_json()
+
+
+def test_rollback_bars_and_release_unbars(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    lineage.evolved(better(0.6), 7, 2)
+    bad = lineage.active.genome_hash
+    lineage.rollback("", "it drove into a shelf", 3)
+    assert lineage.genome.hash == genome(0.5).hash
+    assert lineage.active.origin == "rollback"
+    assert lineage.barred == {bad}
+    with pytest.raises(BrainError, match="barred") as refused:
+        lineage.rollback(bad, "", 4)
+    assert refused.value.code is ErrorCode.GENOME_REJECTED
+    assert start(tmp_path, stream).barred == {bad}
+    lineage.release(bad, "it was the floor")
+    lineage.rollback(bad, "", 5)
+    assert lineage.genome.hash == bad
+    assert start(tmp_path, stream).entries == lineage.entries
+
+
+def test_what_cannot_be_rolled_back_to(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    for genome_hash, code in (
+        ("", ErrorCode.NOT_FOUND),
+        ("0" * 64, ErrorCode.NOT_FOUND),
+        (lineage.active.genome_hash, ErrorCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(BrainError) as refused:
+            lineage.rollback(genome_hash, "", 2)
+        assert refused.value.code is code
+    with pytest.raises(BrainError):
+        lineage.release("0" * 64, "")
+
+
+def test_what_the_ledger_refuses_is_not_done(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    lineage.evolved(better(0.6), 7, 2)
+    before = (list(lineage.entries), lineage.genome.hash, set(lineage.barred))
+    stream.full = True
+    for change in (
+        lambda: lineage.evolved(better(0.7), 8, 3),
+        lambda: lineage.rollback("", "", 3),
+    ):
+        with pytest.raises(BrainError):
+            change()
+        assert (lineage.entries, lineage.genome.hash, lineage.barred) == before
+
+
+def test_a_changed_or_missing_file_is_refused(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    path = tmp_path / "genomes" / f"{lineage.active.genome_hash}.msgpack"
+    path.write_bytes(genome(0.9).encode())
+    with pytest.raises(BrainError, match="changed"):
+        start(tmp_path, stream)
+    path.unlink()
+    with pytest.raises(BrainError, match="cannot be read"):
+        start(tmp_path, stream)
