@@ -1,0 +1,157 @@
+"""What the PFC keeps over a restart: its decisions and their outcomes, in SQLite.
+
+The ledger stream is the truth and this file a projection of it: `Store.replay` applies the
+stream's events again, in order and any number of times.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.pfc.engine import Decision
+from brainos_ros.pfc.learning import SUCCESS, Learning
+
+REMEMBERED = 20_000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions(
+    place INTEGER PRIMARY KEY, decision_id TEXT UNIQUE, body TEXT, acting INTEGER DEFAULT 0);
+CREATE TABLE IF NOT EXISTS outcomes(
+    place INTEGER PRIMARY KEY, episode_id TEXT UNIQUE, decision_id TEXT,
+    objective TEXT, action TEXT, context TEXT, outcome TEXT, reward REAL);
+CREATE INDEX IF NOT EXISTS outcome_of ON outcomes(decision_id);
+CREATE INDEX IF NOT EXISTS acting ON decisions(acting) WHERE acting;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an action: `outcome` success, partial or failure, `reward` in [-1, 1]."""
+
+    episode_id: str
+    decision_id: str
+    objective: str
+    action: str
+    context: Mapping[str, Any]
+    outcome: str
+    reward: float
+
+    def __post_init__(self) -> None:
+        if self.outcome not in SUCCESS:
+            raise BrainError(
+                f"outcome: is {self.outcome!r}, must be one of {', '.join(SUCCESS)}"
+            )
+        if not -1.0 <= self.reward <= 1.0:
+            raise BrainError(f"reward: is {self.reward}, must be in -1..1")
+        if not (self.objective.strip() and self.action.strip() and self.episode_id):
+            raise BrainError("objective, action and episode_id: must not be empty")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Store:
+    """Decisions and outcomes in one SQLite file (WAL: a killed process loses nothing)."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add_decision(self, decision_id: str, body: bytes | str) -> None:
+        """Keep a decision, `body` its JSON."""
+        text = body.decode() if isinstance(body, bytes) else body
+        self._db.execute(
+            "INSERT OR IGNORE INTO decisions(decision_id, body) VALUES (?, ?)", (decision_id, text)
+        )
+
+    def begin_action(self, decision_id: str) -> None:
+        """Note that the decision is being acted on, so that a crash leaves a trace."""
+        self._db.execute("UPDATE decisions SET acting=1 WHERE decision_id=?", (decision_id,))
+
+    def end_action(self, decision_id: str) -> None:
+        self._db.execute("UPDATE decisions SET acting=0 WHERE decision_id=?", (decision_id,))
+
+    def take_interrupted(self) -> list[str]:
+        """Return, once, the decisions whose action was under way when the process ended."""
+        rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting").fetchall()
+        self._db.execute("UPDATE decisions SET acting=0 WHERE acting")
+        return [row[0] for row in rows]
+
+    def add_outcome(self, outcome: Outcome) -> bool:
+        """Keep an outcome; False if its episode id is known already."""
+        values = (
+            outcome.episode_id,
+            outcome.decision_id,
+            outcome.objective,
+            outcome.action,
+            json.dumps(outcome.context),
+            outcome.outcome,
+            outcome.reward,
+        )
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO outcomes(episode_id, decision_id, objective, action, context,"
+            " outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return cursor.rowcount == 1
+
+    def knows_episode(self, episode_id: str) -> bool:
+        row = self._db.execute("SELECT 1 FROM outcomes WHERE episode_id=?", (episode_id,))
+        return row.fetchone() is not None
+
+    def learning(self) -> Learning:
+        """Learn again from the last REMEMBERED outcomes, in their order."""
+        learning = Learning()
+        rows = self._db.execute(
+            "SELECT objective, action, context, outcome, reward FROM (SELECT * FROM outcomes"
+            " ORDER BY place DESC LIMIT ?) ORDER BY place",
+            (REMEMBERED,),
+        )
+        for objective, action, context, outcome, reward in rows:
+            learning.learn(objective, action, json.loads(context), outcome, reward)
+        return learning
+
+    def explain(self, decision_id: str = "") -> tuple[Decision, str, float]:
+        """Return a decision (the last if no id), its outcome and reward (empty, 0 if unknown).
+
+        Raises BrainError (NOT_FOUND).
+        """
+        where = "decision_id=?" if decision_id else "1 OR ? ORDER BY place DESC LIMIT 1"
+        row = self._db.execute(
+            f"SELECT decision_id, body FROM decisions WHERE {where}", (decision_id,)
+        ).fetchone()
+        if row is None:
+            what = f"`{decision_id}` is not a decision of this robot"
+            raise BrainError(
+                f"decision_id: {what if decision_id else 'nothing was decided yet'}",
+                ErrorCode.NOT_FOUND,
+            )
+        outcome = self._db.execute(
+            "SELECT outcome, reward FROM outcomes WHERE decision_id=? ORDER BY place DESC LIMIT 1",
+            (row[0],),
+        ).fetchone()
+        return (Decision.from_dict(json.loads(row[1])), *(outcome or ("", 0.0)))
+
+    def replay(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+        """Apply (kind, body) events of the ledger stream; return how many were its own."""
+        count = 0
+        self._db.execute("BEGIN")
+        for kind, body in events:
+            if kind == "decision":
+                self.add_decision(body["decision_id"], json.dumps(body))
+            elif kind == "outcome":
+                self.add_outcome(Outcome(**body))
+            else:
+                continue
+            count += 1
+        self._db.execute("COMMIT")
+        return count

@@ -1,0 +1,107 @@
+import json
+import sqlite3
+
+import pytest
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.pfc.constraints import ConstraintSet
+from brainos_ros.pfc.engine import Engine, Option, Permission
+from brainos_ros.pfc.learning import Learning
+from brainos_ros.pfc.store import Outcome, Store
+
+
+def decide():
+    return Engine(ConstraintSet(), Learning()).decide(
+        "go", [Option("a"), Option("b")], {"x": 1}, [], lambda *_: Permission(True, "ok", "e")
+    )
+
+
+def outcome(episode="e1", decision="d1", result="success", reward=1.0, **more):
+    fields = {"objective": "go", "action": "a", "context": {"x": 1}, **more}
+    return Outcome(episode, decision, outcome=result, reward=reward, **fields)
+
+
+def add(store, decision):
+    store.add_decision(decision.decision_id, json.dumps(decision.to_dict()))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "pfc" / "pfc.db")
+    yield store
+    store.close()
+
+
+def test_explain_gives_back_what_was_decided_also_after_a_restart(store, tmp_path):
+    first, last = decide(), decide()
+    add(store, first)
+    add(store, last)
+    store.add_outcome(outcome(decision=first.decision_id, result="partial", reward=0.25))
+    store.close()
+    again = Store(tmp_path / "pfc" / "pfc.db")
+    assert again.explain(first.decision_id) == (first, "partial", 0.25)
+    assert again.explain() == (last, "", 0.0)
+    again.close()
+
+
+@pytest.mark.parametrize("decision_id", ["", "nonsense"])
+def test_explain_of_the_unknown(store, decision_id):
+    with pytest.raises(BrainError) as caught:
+        store.explain(decision_id)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+def test_learning_comes_back(store, tmp_path):
+    learning = Learning()
+    for step in range(30):
+        each = outcome(f"e{step}", reward=step / 30, context={"x": step % 3})
+        store.add_outcome(each)
+        learning.learn(each.objective, each.action, each.context, each.outcome, each.reward)
+    again = Store(tmp_path / "pfc" / "pfc.db")
+    believed = again.learning().believe("go", ["a"], {"x": 1})
+    assert believed == learning.believe("go", ["a"], {"x": 1})
+    again.close()
+
+
+def test_an_outcome_counts_once(store):
+    assert store.add_outcome(outcome())
+    assert not store.add_outcome(outcome(result="failure", reward=-1.0))
+    assert store.knows_episode("e1") and not store.knows_episode("e2")
+    assert store.learning().believe("go", ["a"], {"x": 1})["a"].seen == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"result": "won"}, {"reward": 1.5}, {"reward": float("nan")}, {"action": " "}]
+)
+def test_a_wrong_outcome_is_refused(wrong):
+    with pytest.raises(BrainError):
+        outcome(**wrong)
+
+
+def test_an_action_under_way_at_a_crash_is_reported_once(store, tmp_path):
+    decision = decide()
+    add(store, decision)
+    store.begin_action(decision.decision_id)
+    again = Store(tmp_path / "pfc" / "pfc.db")
+    assert again.take_interrupted() == [decision.decision_id]
+    assert again.take_interrupted() == []
+    again.close()
+
+
+def test_an_action_that_ended_is_not_reported(store):
+    decision = decide()
+    add(store, decision)
+    store.begin_action(decision.decision_id)
+    store.end_action(decision.decision_id)
+    assert store.take_interrupted() == []
+
+
+def test_replay_rebuilds_and_repeats_without_harm(store, tmp_path):
+    decision = decide()
+    came = outcome(decision=decision.decision_id)
+    events = [("decision", decision.to_dict()), ("other", {}), ("outcome", came.to_dict())]
+    assert store.replay(events) == 2
+    assert store.replay(events) == 2
+    assert store.explain() == (decision, "success", 1.0)
+    rows = sqlite3.connect(tmp_path / "pfc" / "pfc.db").execute("SELECT count(*) FROM outcomes")
+    assert rows.fetchone() == (1,)
