@@ -1,0 +1,438 @@
+"""The robot file: one YAML file that says what a robot can do and which nodes think for it.
+
+`load` reads and checks `config/robots/<name>.yaml`; every mistake is a `BrainError` that names
+the file, line, field, value and what would be right. `config/robots/example_base.yaml` describes
+every field.
+"""
+
+import difflib
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brainos_ros.errors import BrainError, ErrorCode
+
+STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How a node is brought back, in the sense of Erlang/OTP supervisors."""
+
+    strategy: str = "one_for_one"
+    max_restarts: int = 5  # more than this within window_s: given up on
+    window_s: float = 60.0
+    backoff_s: float = 0.25  # before the second restart; doubled each time
+    backoff_max_s: float = 8.0
+    stable_s: float = 30.0  # active this long: the backoff starts again from nothing
+
+
+@dataclass(frozen=True)
+class Beat:
+    """When a silent working loop is a failed one."""
+
+    period_s: float = 0.1
+    misses: int = 3
+    grace_s: float = 10.0  # from process start to the first heartbeat
+
+
+@dataclass(frozen=True)
+class Output:
+    """A topic a node must keep publishing while active, every number in it finite."""
+
+    topic: str
+    type: str  # as in `ros2 topic list -t`, e.g. geometry_msgs/msg/Twist
+    period_s: float
+    reliable: bool = False
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One supervised node."""
+
+    role: str
+    package: str = "brainos_ros"
+    executable: str = ""
+    after: tuple[str, ...] = ()
+    standby: bool = False
+    essential: bool = False
+    configure_s: float = 20.0  # deadline of each lifecycle transition
+    restart: Restart = Restart()
+    heartbeat: Beat = Beat()
+    outputs: tuple[Output, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The executable that is the robot, where it is not a real base: a simulator, a log player."""
+
+    executable: str
+    package: str = "brainos_ros"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A checked robot file."""
+
+    name: str
+    path: Path
+    base: Mapping[str, float]
+    people: Mapping[str, float]
+    topics: Mapping[str, str]
+    nodes: Mapping[str, NodeSpec]
+    hardware: tuple[str, ...] = ("cpu",)
+    composition: bool = False
+    driver: Driver | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def shared_parameters(self) -> dict[str, Any]:
+        """What every node gets: base, people, topics and hardware as flat ROS parameters."""
+        flat: dict[str, Any] = dict(self.base)
+        for key, value in self.people.items():
+            flat["person_speed_mps" if key == "speed_mps" else key] = value
+        flat.update({f"{key}_topic": value for key, value in self.topics.items()})
+        return {**flat, "hardware": list(self.hardware), **self.parameters}
+
+    def home(self) -> Path:
+        """`$BRAINOS_HOME`, else `~/.ros/brainos/<robot>`."""
+        chosen = os.environ.get("BRAINOS_HOME")
+        return Path(chosen) if chosen else Path.home() / ".ros/brainos" / self.name
+
+
+_BASE = {  # field -> (lowest, highest, default; None: must be given)
+    "footprint_radius_m": (0.01, 10.0, None),
+    "max_speed_mps": (0.01, 20.0, None),
+    "max_yaw_rate_radps": (0.01, 20.0, None),
+    "acceleration_mps2": (0.01, 50.0, None),
+    "deceleration_mps2": (0.01, 50.0, None),
+    "actuation_delay_s": (0.0, 2.0, None),
+    "command_timeout_s": (0.01, 5.0, None),
+}
+_PEOPLE = {
+    "speed_mps": (0.0, 10.0, 2.5),
+    "unrecognised_speed_mps": (0.0, 10.0, 2.5),
+    "position_uncertainty_m": (0.0, 5.0, 0.1),
+    "intrusion_m": (0.0, 5.0, 0.1),
+}
+_TOPICS = {
+    "cmd_vel_in": "cmd_vel_raw",
+    "cmd_vel_out": "cmd_vel",
+    "scan": "scan",
+    "odom": "odom",
+    "tracked_people": "tracked_people",
+}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A value of the file with its name and line, read by asking for the type that is wanted."""
+
+    path: Path
+    name: str
+    node: yaml.Node
+
+    def wrong(self, what: str, line: int | None = None) -> BrainError:
+        line = self.node.start_mark.line + 1 if line is None else line
+        return BrainError(f"{self.path}:{line}: {self.name}{': ' if self.name else ''}{what}")
+
+    def value(self) -> Any:
+        return _CONSTRUCT.construct_object(self.node, deep=True)
+
+    def number(self, low: float, high: float) -> float:
+        value = self.value()
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not math.isfinite(value):
+            raise self.wrong(f"{value!r} is not a number; give one from {low:g} to {high:g}")
+        if not low <= value <= high:
+            raise self.wrong(f"{value:g} is outside {low:g} to {high:g}")
+        return float(value)
+
+    def whole(self, low: int, high: int) -> int:
+        value = self.number(low, high)
+        if value != int(value):
+            raise self.wrong(f"{value:g} is not a whole number; give one from {low} to {high}")
+        return int(value)
+
+    def flag(self) -> bool:
+        value = self.value()
+        if not isinstance(value, bool):
+            raise self.wrong(f"{value!r} is neither true nor false")
+        return value
+
+    def text(self) -> str:
+        value = self.value()
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(f"{value!r} is not a text; give a name")
+        return value
+
+    def choice(self, known: Sequence[str]) -> str:
+        value = self.value()
+        if value not in known:
+            raise self.wrong(f"{value!r} is unknown{_meant(value, known)}")
+        return str(value)
+
+    def items(self) -> "list[_Place]":
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise self.wrong(f"{self.value()!r} is not a list; write [a, b]")
+        return [
+            _Place(self.path, f"{self.name}[{i}]", child)
+            for i, child in enumerate(self.node.value)
+        ]
+
+    def fields(self, known: Sequence[str] | None = None) -> "dict[str, _Place]":
+        """The fields of a mapping; a repeated one, or one not in `known`, is refused."""
+        if isinstance(self.node, yaml.ScalarNode) and self.node.value in ("", "~", "null"):
+            return {}
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(f"{self.value()!r} is not a mapping; write `field: value` lines")
+        found: dict[str, _Place] = {}
+        for key_node, value_node in self.node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in found:
+                raise self.wrong(f"{key!r} is given twice; keep one of them", line)
+            if known is not None and key not in known:
+                raise self.wrong(f"unknown field {key!r}{_meant(key, known)}", line)
+            found[key] = _Place(self.path, f"{self.name}.{key}".lstrip("."), value_node)
+        return found
+
+    def mapping(self) -> dict[str, Any]:
+        return {key: place.value() for key, place in self.fields().items()}
+
+
+_CONSTRUCT = yaml.constructor.SafeConstructor()
+
+
+def _meant(value: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(value), known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} Known here: {', '.join(known)}"
+
+
+def folders() -> Iterator[Path]:
+    """Where robot files are looked for by name: the working folder's config/robots, the source
+    tree's, then the installed package's."""
+    yield Path("config/robots").resolve()
+    yield Path(__file__).resolve().parents[1] / "config/robots"
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            yield Path(prefix) / "share/brainos_ros/config/robots"
+
+
+def find(robot: str) -> Path:
+    """The file of a robot given by name (`sim`) or by path (`./mine.yaml`).
+
+    Raises `BrainError` (NOT_FOUND) naming the robots there are.
+    """
+    if robot.endswith((".yaml", ".yml")) or os.sep in robot:
+        if Path(robot).is_file():
+            return Path(robot)
+        raise BrainError(f"robot {robot!r}: no such file", ErrorCode.NOT_FOUND)
+    names: set[str] = set()
+    for folder in folders():
+        if (folder / f"{robot}.yaml").is_file():
+            return folder / f"{robot}.yaml"
+        names |= {path.stem for path in folder.glob("*.yaml")}
+    raise BrainError(f"robot {robot!r} is unknown{_meant(robot, sorted(names))}",
+                     ErrorCode.NOT_FOUND)
+
+
+def executable(package: str, name: str) -> list[str] | None:
+    """The command line that starts an executable of a package; None if there is none.
+
+    Looked for as `ros2 run` does, in `lib/<package>/` of every prefix; an executable of this
+    package that is not installed runs from the source tree.
+    """
+    if package == "brainos_ros":
+        module = {
+            "composed": "brainos_ros.ros.composed",
+            "sim_robot": "brainos_ros.robots.sim_robot_node",
+            "log_player": "brainos_ros.robots.log_player_node",
+        }.get(name, f"brainos_ros.{name}.node")
+        try:
+            if importlib.util.find_spec(module):
+                return [sys.executable, "-c", f"from {module} import main; main()"]
+        except ModuleNotFoundError:
+            pass
+    for prefix in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
+        path = Path(prefix) / "lib" / package / name
+        if prefix and os.access(path, os.X_OK):
+            return [str(path)]
+    return None
+
+
+Finder = Callable[[str, str], Sequence[str] | None]
+
+
+def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
+    """Read and check a robot file, given by name or path.
+
+    Raises `BrainError` (NOT_FOUND) for an unknown robot and (INVALID_ARGUMENT) for a mistake in
+    the file, with its line.
+    """
+    path = find(str(robot))
+    try:
+        node = yaml.compose(path.read_text(), yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BrainError(f"{path}:{line}: not YAML: {error.problem}") from error
+    if node is None:
+        raise BrainError(f"{path}:1: the file is empty; start from config/robots/example_base.yaml")
+    top = _Place(path, "", node)
+    known = ("name", "base", "people", "topics", "hardware", "composition", "driver", "nodes",
+             "parameters")
+    fields = top.fields(known)
+    for must in ("name", "base", "nodes"):
+        if must not in fields:
+            raise top.wrong(f"the field {must!r} is missing")
+    base = fields["base"].fields(list(_BASE))
+    people = fields["people"].fields(list(_PEOPLE)) if "people" in fields else {}
+    topics = fields["topics"].fields(list(_TOPICS)) if "topics" in fields else {}
+    for must in _BASE:
+        if must not in base:
+            low, high, _ = _BASE[must]
+            raise fields["base"].wrong(
+                f"the field {must!r} is missing; give a number from {low:g} to {high:g}")
+    return Robot(
+        name=fields["name"].text(),
+        path=path,
+        base={key: base[key].number(low, high) for key, (low, high, _) in _BASE.items()},
+        people={
+            key: people[key].number(low, high) if key in people else default
+            for key, (low, high, default) in _PEOPLE.items()
+        },
+        topics={key: topics[key].text() if key in topics else default
+                for key, default in _TOPICS.items()},
+        hardware=tuple(item.text() for item in fields["hardware"].items())
+        if "hardware" in fields else ("cpu",),
+        composition=fields["composition"].flag() if "composition" in fields else False,
+        driver=_driver(fields["driver"], find_executable) if "driver" in fields else None,
+        nodes=_nodes(fields["nodes"], find_executable),
+        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
+    )
+
+
+def _driver(place: _Place, find_executable: Finder) -> Driver:
+    fields = place.fields(("executable", "package", "parameters"))
+    if "executable" not in fields:
+        raise place.wrong("the field 'executable' is missing; e.g. sim_robot")
+    driver = Driver(
+        executable=fields["executable"].text(),
+        package=fields["package"].text() if "package" in fields else "brainos_ros",
+        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
+    )
+    _must_exist(fields["executable"], driver.package, driver.executable, find_executable)
+    return driver
+
+
+def _must_exist(place: _Place, package: str, name: str, find_executable: Finder) -> None:
+    if find_executable(package, name) is None:
+        raise place.wrong(
+            f"package {package!r} has no executable {name!r}; build and source the package, "
+            f"or name one that `ros2 pkg executables {package}` lists")
+
+
+def _nodes(place: _Place, find_executable: Finder) -> dict[str, NodeSpec]:
+    places = place.fields()
+    if not places:
+        raise place.wrong("there are no nodes; name at least one, e.g. `memory: {}`")
+    nodes = {role: _node(role, at, list(places), find_executable) for role, at in places.items()}
+    _refuse_cycle(nodes, places)
+    return nodes
+
+
+def _node(role: str, place: _Place, roles: list[str], find_executable: Finder) -> NodeSpec:
+    if role == "watchdog":
+        raise place.wrong("the watchdog is not one of its own nodes; remove this entry")
+    fields = place.fields(("package", "executable", "after", "standby", "essential", "configure_s",
+                           "restart", "heartbeat", "outputs", "parameters"))
+    spec = NodeSpec(
+        role=role,
+        package=fields["package"].text() if "package" in fields else "brainos_ros",
+        executable=fields["executable"].text() if "executable" in fields else role,
+        after=tuple(item.choice(roles) for item in fields["after"].items())
+        if "after" in fields else (),
+        standby=fields["standby"].flag() if "standby" in fields else False,
+        essential=fields["essential"].flag() if "essential" in fields else False,
+        configure_s=fields["configure_s"].number(0.1, 600) if "configure_s" in fields else 20.0,
+        restart=_restart(fields["restart"]) if "restart" in fields else Restart(),
+        heartbeat=_beat(fields["heartbeat"]) if "heartbeat" in fields else Beat(),
+        outputs=tuple(_output(item) for item in fields["outputs"].items())
+        if "outputs" in fields else (),
+        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
+    )
+    _must_exist(fields.get("executable", place), spec.package, spec.executable, find_executable)
+    return spec
+
+
+def _restart(place: _Place) -> Restart:
+    fields = place.fields(list(Restart.__dataclass_fields__))
+    given: dict[str, Any] = {
+        key: at.number(low, 86400)
+        for key, low in (("window_s", 0.1), ("backoff_s", 0.0), ("backoff_max_s", 0.0),
+                         ("stable_s", 0.0))
+        if (at := fields.get(key))
+    }
+    if "strategy" in fields:
+        given["strategy"] = fields["strategy"].choice(STRATEGIES)
+    if "max_restarts" in fields:
+        given["max_restarts"] = fields["max_restarts"].whole(0, 1000)
+    restart = Restart(**given)
+    if restart.backoff_max_s < restart.backoff_s:
+        raise fields.get("backoff_max_s", place).wrong(
+            f"backoff_max_s {restart.backoff_max_s:g} is less than backoff_s "
+            f"{restart.backoff_s:g}; give at least that")
+    return restart
+
+
+def _beat(place: _Place) -> Beat:
+    fields = place.fields(list(Beat.__dataclass_fields__))
+    given: dict[str, Any] = {
+        key: at.number(low, high)
+        for key, low, high in (("period_s", 0.01, 60), ("grace_s", 0.1, 600))
+        if (at := fields.get(key))
+    }
+    if "misses" in fields:
+        given["misses"] = fields["misses"].whole(1, 100)
+    return Beat(**given)
+
+
+def _output(place: _Place) -> Output:
+    fields = place.fields(list(Output.__dataclass_fields__))
+    for must in ("topic", "type", "period_s"):
+        if must not in fields:
+            raise place.wrong(f"the field {must!r} is missing")
+    if fields["type"].text().count("/") != 2:
+        raise fields["type"].wrong(f"{fields['type'].text()!r} is not a message type; "
+                                   "write e.g. geometry_msgs/msg/Twist")
+    return Output(
+        topic=fields["topic"].text(),
+        type=fields["type"].text(),
+        period_s=fields["period_s"].number(0.001, 3600),
+        reliable=fields["reliable"].flag() if "reliable" in fields else False,
+    )
+
+
+def _refuse_cycle(nodes: Mapping[str, NodeSpec], places: Mapping[str, _Place]) -> None:
+    done: set[str] = set()
+
+    def visit(role: str, trail: list[str]) -> None:
+        if role in trail:
+            circle = [*trail[trail.index(role):], role]
+            at = places[circle[-2]].fields()["after"]
+            raise at.wrong(f"a cycle: {' after '.join(circle)}; take one of them out")
+        if role not in done:
+            for earlier in nodes[role].after:
+                visit(earlier, [*trail, role])
+            done.add(role)
+
+    for role in nodes:
+        visit(role, [])

@@ -1,0 +1,166 @@
+"""Detectors for what a living process does wrong. All times are steady-clock seconds."""
+
+from dataclasses import dataclass
+
+from brainos_ros.robot_file import Beat
+
+SUSPICION = 1.6  # periods of silence
+HALF = 0.5  # a beat that is due is allowed half a period of jitter
+STARVED_LIMIT_S = 3.0  # even a starved machine does not excuse longer silence
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the kernel says of a process: CPU time had, CPU time waited for, state letter."""
+
+    ran_s: float
+    waited_s: float
+    state: str  # /proc/<pid>/stat field 3: R running or runnable, D in the disk, T stopped, …
+
+
+def starved(before: Usage, after: Usage, window_s: float) -> bool:
+    """True if the process was silent because it was not given the machine.
+
+    A loop that spins had the CPU; one that is dead-locked or stopped did not ask for it; a starved
+    one asked (run-queue wait in /proc/<pid>/task/*/schedstat) and got little.
+    """
+    if after.state == "D" and before.state == "D":
+        return True
+    ran = after.ran_s - before.ran_s
+    waited = after.waited_s - before.waited_s
+    unserved = after.state == "R" and before.state == "R" and ran == 0.0
+    return ran < 0.25 * window_s and (unserved or waited > 0.4 * window_s)
+
+
+class Heart:
+    """The heartbeat of one working loop."""
+
+    def __init__(self, spec: Beat, now: float, grace_s: float | None = None) -> None:
+        self._spec = spec
+        self._allowed_until = now + (spec.grace_s if grace_s is None else grace_s)
+        self._started = now
+        self.last: float | None = None
+        self._suspected: tuple[float, Usage | None] | None = None
+
+    def beat(self, now: float) -> None:
+        self.last = now
+        self._suspected = None
+        self._allowed_until = now + self._spec.period_s * (self._spec.misses + HALF)
+
+    def allow_until(self, time: float) -> None:
+        """Excuse silence until then: a transition is running, or the watchdog itself was late."""
+        self._allowed_until = max(self._allowed_until, time)
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the last beat; None before the first."""
+        return None if self.last is None else now - self.last
+
+    @property
+    def suspect(self) -> bool:
+        return self._suspected is not None
+
+    def suspicious(self, now: float) -> bool:
+        """True once when silence begins to be odd; answer it with `suspected`."""
+        return (
+            self.last is not None
+            and self._suspected is None
+            and now - self.last > SUSPICION * self._spec.period_s
+        )
+
+    def suspected(self, now: float, usage: Usage | None) -> None:
+        """Remember what the process had used when suspicion began."""
+        self._suspected = (now, usage)
+
+    def due(self, now: float) -> bool:
+        """True if the silence has used up what is allowed."""
+        return now >= self._allowed_until
+
+    def verdict(self, now: float, usage: Usage | None) -> str | None:
+        """Called when due: the evidence if it failed, None if the machine is starved."""
+        if self.last is None:
+            return f"no heartbeat within {now - self._started:.1f} s of its start"
+        silence = now - self.last
+        since, before = self._suspected or (now, None)
+        judged = before and usage and usage.state not in "Tt" and silence < STARVED_LIMIT_S
+        if judged and starved(before, usage, now - since):
+            self._suspected = (now, usage)
+            self._allowed_until = now + self._spec.period_s
+            return None
+        missed = int(silence / self._spec.period_s)
+        return f"no heartbeat for {silence * 1000:.0f} ms ({missed} missed){self._why(now, usage)}"
+
+    def _why(self, now: float, usage: Usage | None) -> str:
+        if usage and usage.state in "Tt":
+            return ": its process is stopped"
+        since, before = self._suspected or (now, None)
+        if usage is None or before is None:
+            return ""
+        ran = usage.ran_s - before.ran_s
+        if ran > 0.25 * (now - since):
+            return f": its loop spins ({ran / (now - since):.0%} of a core)"
+        return ": its loop hangs without using the processor"
+
+    def deadline(self) -> float:
+        """When it must be looked at again."""
+        if self.last is not None and self._suspected is None:
+            return min(self._allowed_until, self.last + SUSPICION * self._spec.period_s + 1e-4)
+        return self._allowed_until
+
+
+class Freshness:
+    """One topic a node must keep publishing, each number in it finite."""
+
+    def __init__(self, topic: str, period_s: float, now: float, grace_s: float = 2.0) -> None:
+        self.topic = topic
+        self.seen = False
+        self._period = period_s
+        self._last = now
+        self._allowed_until = now + grace_s + 2 * period_s
+        self._wrong = ""
+
+    def message(self, now: float, wrong: str = "") -> None:
+        """One message arrived; `wrong` names the field that is not a finite number."""
+        self._last = now
+        self._wrong = wrong
+        self.seen = self.seen or not wrong
+        self._allowed_until = now + 2 * self._period
+
+    def allow_until(self, time: float) -> None:
+        self._allowed_until = max(self._allowed_until, time)
+
+    def verdict(self, now: float) -> str | None:
+        """One sentence of evidence if it failed."""
+        if self._wrong:
+            return f"{self.topic}: {self._wrong}"
+        if now >= self._allowed_until:
+            silence = (now - self._last) * 1000
+            return f"{self.topic}: nothing for {silence:.0f} ms, {2000 * self._period:.0f} allowed"
+        return None
+
+    def deadline(self) -> float:
+        return self._allowed_until
+
+
+class Lag:
+    """How late the watchdog's own loop ran: its stalls must not look like everyone else's death."""
+
+    def __init__(self, now: float, patience_s: float = 0.1) -> None:
+        self._patience = patience_s
+        self._expected = now
+        self._worst: list[tuple[float, float]] = []
+        self.stalled_until = now
+
+    def expect(self, time: float) -> None:
+        """The loop will run again at this time."""
+        self._expected = time
+
+    def ran(self, now: float) -> bool:
+        """The loop runs now; True if it was so late that silence of others proves nothing."""
+        late = max(0.0, now - self._expected)
+        self._worst = [(t, x) for t, x in self._worst if t > now - 1.0 and x > late]
+        self._worst.append((now, late))
+        return late > self._patience
+
+    def worst_s(self, now: float) -> float:
+        """The latest it ran in the last second."""
+        return max((x for t, x in self._worst if t > now - 1.0), default=0.0)

@@ -1,0 +1,106 @@
+"""The service level: down at once, up only after it held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Level(IntEnum):
+    """The values of brainos_msgs/ServiceLevel."""
+
+    ONLINE = 0
+    DEGRADED_ONLINE = 1
+    OFFLINE = 2
+    EMERGENCY = 3
+
+
+_SEVERITY = {Level.ONLINE: 0, Level.OFFLINE: 1, Level.DEGRADED_ONLINE: 2, Level.EMERGENCY: 3}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A level with what a person needs to know about it."""
+
+    level: Level
+    reason: str
+    failed: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+
+
+def assess(
+    working: Sequence[str],
+    recovering: Sequence[str],
+    given_up: Sequence[str],
+    essential: Sequence[str],
+    reachable: bool = True,
+) -> Assessment:
+    """The level that the state of the roles calls for.
+
+    EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work;
+    OFFLINE if all work and nothing outside the robot is reachable. With `working` empty and
+    nothing failed the brain is only starting, which is DEGRADED_ONLINE too.
+    """
+    failed = tuple(sorted({*recovering, *given_up}))
+    actions = tuple(
+        f"Look at the log of {role} for why it keeps failing, then run: brainos restart {role}"
+        for role in sorted(given_up)
+    )
+    lost = sorted(set(given_up) & set(essential))
+    if lost:
+        return Assessment(
+            Level.EMERGENCY,
+            f"{_list(lost)} failed for good and the robot must not act without it",
+            failed,
+            (*actions, "Keep people informed that the robot stands still until then."),
+        )
+    if given_up:
+        return Assessment(Level.DEGRADED_ONLINE, f"{_list(sorted(given_up))} failed for good",
+                          failed, actions)
+    if recovering:
+        return Assessment(Level.DEGRADED_ONLINE, f"{_list(sorted(recovering))} is not working yet",
+                          failed, ("Wait: it is being brought back.",))
+    if not reachable:
+        return Assessment(Level.OFFLINE, "nothing outside the robot is reachable", (),
+                          ("Check the robot's network; the brain works without it.",))
+    return Assessment(Level.ONLINE, f"all {len(working)} roles work")
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(names)
+
+
+class Ladder:
+    """Holds the level: worse is taken over at once, better after it held for `hold_s`."""
+
+    def __init__(self, hold_s: float) -> None:
+        self.current: Assessment | None = None
+        self._hold = hold_s
+        self._better_since: float | None = None
+        self._started = False
+
+    def update(self, now: float, wanted: Assessment) -> bool:
+        """True if `current` changed and is to be published."""
+        if self.current is None:
+            self.current = wanted
+            return True
+        if wanted.level is self.current.level:
+            self._better_since = None
+            changed = wanted != self.current
+            self.current = wanted
+            return changed
+        if _SEVERITY[wanted.level] > _SEVERITY[self.current.level]:
+            self._better_since = None
+            self.current = wanted
+            return True
+        if self._better_since is None:
+            self._better_since = now
+        if self._started and now - self._better_since < self._hold:
+            return False
+        self._started = True  # the first time all work is no recovery, so nothing to hold for
+        self._better_since = None
+        self.current = wanted
+        return True
+
+    def deadline(self) -> float:
+        """When `update` must be called again."""
+        return float("inf") if self._better_since is None else self._better_since + self._hold

@@ -1,0 +1,165 @@
+"""Processes: start one in a session of its own, adopt one, see it end, read what it used.
+
+Ends are seen through pidfds, which the kernel makes readable the moment a process has ended and
+which never point at a later process of the same number (Linux, pidfd_open(2)).
+"""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainos_ros.watchdog.detect import Usage
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Process:
+    """A living process, ours or adopted. `start_time` is field 22 of proc(5) stat: with the pid it
+    names one process until the machine is restarted."""
+
+    pid: int
+    start_time: int
+    pidfd: int
+    adopted: bool
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def ended(self) -> str:
+        """How it ended, in words; call it once, after the pidfd became readable."""
+        os.close(self.pidfd)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            return "its process ended"
+        if os.WIFSIGNALED(status):
+            return f"its process was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"its process exited with code {os.WEXITSTATUS(status)}"
+
+    def usage(self) -> Usage | None:
+        """CPU time had and waited for over all threads; None if it is gone."""
+        ran = waited = 0
+        try:
+            for task in os.scandir(f"/proc/{self.pid}/task"):
+                with contextlib.suppress(OSError):
+                    had, waiting, _ = _read(f"{task.path}/schedstat").split()
+                    ran, waited = ran + int(had), waited + int(waiting)
+            return Usage(ran / 1e9, waited / 1e9, _stat(self.pid)[0])
+        except OSError:
+            return None
+
+    def load(self) -> tuple[float, float]:
+        """CPU time had since its start [s] and resident memory [MB]; zeros if it is gone."""
+        try:
+            stat = _stat(self.pid)
+        except OSError:
+            return 0.0, 0.0
+        return (int(stat[11]) + int(stat[12])) / _TICK, int(stat[21]) * _PAGE / 1e6
+
+
+def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """Start a process in a session of its own, with the standard streams of this one.
+
+    Raises OSError if it cannot be started.
+    """
+    pid = os.posix_spawnp(
+        argv[0], list(argv), dict(environment), setsid=True, setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
+    )
+    return Process(pid, start_time(pid) or 0, os.pidfd_open(pid), adopted=False)
+
+
+def adopt(pid: int, expected_start: int | None = None) -> Process | None:
+    """Take over a living process; None if it is gone, a zombie, or another one of that number."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return None
+    begun = start_time(pid)
+    if begun is None or (expected_start is not None and begun != expected_start):
+        os.close(pidfd)
+        return None
+    return Process(pid, begun, pidfd, adopted=True)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it does not live."""
+    try:
+        stat = _stat(pid)
+    except OSError:
+        return None
+    return None if stat[0] in "ZX" else int(stat[19])
+
+
+def boot_id() -> str:
+    """Changes with each start of the machine (random(4))."""
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+class PidFile:
+    """The living processes by name, on disk, so that the next watchdog can adopt them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, processes: Mapping[str, Process], active: Mapping[str, str]) -> None:
+        """Replace the file. `active` is role -> node that holds it."""
+        body = {
+            "boot": boot_id(),
+            "processes": {name: [p.pid, p.start_time] for name, p in processes.items()},
+            "active": dict(active),
+        }
+        draft = self._path.with_suffix(".new")
+        draft.write_text(json.dumps(body))
+        draft.replace(self._path)
+
+    def read(self) -> tuple[dict[str, Process], dict[str, str]]:
+        """What of it still lives, adopted, and role -> node; empty if there is nothing usable."""
+        try:
+            body = json.loads(self._path.read_text())
+            if body["boot"] != boot_id():
+                return {}, {}
+            found = {name: adopt(int(pid), int(begun))
+                     for name, (pid, begun) in body["processes"].items()}
+            return {n: p for n, p in found.items() if p}, dict(body["active"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}, {}
+
+
+def running(marks: Sequence[str], namespace: str, domain: str) -> Iterator[int]:
+    """Pids of processes in this namespace and ROS domain with an argument that ends with one of
+    `marks`, however they were started."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            arguments = _read(f"{entry.path}/cmdline").split("\0")
+            if not any(a.endswith(tuple(marks)) for a in arguments):
+                continue
+            variables = dict(
+                line.split("=", 1)
+                for line in _read(f"{entry.path}/environ").split("\0") if "=" in line)
+        except OSError:
+            continue
+        given = [a.removeprefix("__ns:=") for a in arguments if a.startswith("__ns:=")]
+        at = given[-1] if given else variables.get("ROS_NAMESPACE", "/")
+        if at.strip("/") == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain:
+            yield int(entry.name)
+
+
+def _read(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat from field 3 (state) on; raises OSError if it is gone."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()

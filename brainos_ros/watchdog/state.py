@@ -1,0 +1,82 @@
+"""What the supervisor keeps of each process, node and role, and what it can do to the world."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from brainos_ros.robot_file import NodeSpec, Restart
+from brainos_ros.watchdog.detect import Freshness, Heart, Usage
+
+UNKNOWN, UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = 0, 1, 2, 3, 4  # lifecycle_msgs/State
+CONFIGURE, ACTIVATE = 1, 3  # lifecycle_msgs/Transition
+TARGET = {CONFIGURE: INACTIVE, ACTIVATE: ACTIVE}
+VERB = {CONFIGURE: "configure", ACTIVATE: "activate"}
+
+
+class World(Protocol):
+    """What the supervisor can do; nothing here may block."""
+
+    def start(self, host: str) -> int:
+        """Start the process of a host, give its pid; raises OSError."""
+
+    def signal(self, host: str, number: signal.Signals) -> None:
+        """Send a signal to the process of a host."""
+
+    def usage(self, host: str) -> Usage | None:
+        """What the process of a host has used; None if it is gone."""
+
+    def change_state(self, node: str, transition: int) -> None:
+        """Ask for a transition; the answer comes to `Supervisor.answered`."""
+
+    def record(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Keep an event in the ledger and tell the console."""
+
+
+@dataclass
+class Host:
+    """A process and the nodes in it: one, or all of them in composition."""
+
+    name: str
+    policy: Restart
+    nodes: list["Node"] = field(default_factory=list)
+    pid: int = 0  # 0: no process
+    start_at: float | None = None  # when to start it, if it is to be started
+    kill_at: float | None = None  # it is being stopped; SIGKILL follows then
+    blamed: str = ""  # why it was killed; empty if it was asked to stop
+    restarts: int = 0
+
+
+@dataclass
+class Node:
+    """One node: the holder of its role, or its stand-by."""
+
+    name: str
+    spec: NodeSpec
+    host: Host
+    heart: Heart
+    state: int = UNKNOWN
+    asked: int = 0  # transition in flight
+    asked_at: float = 0.0
+    beats_since: int = 0  # beats with the old state since it was asked
+    refused: str = ""
+    outputs: dict[str, Freshness] = field(default_factory=dict)
+    may_act: bool = False  # was asked to activate, or seen active, since its process started
+    since: float = 0.0
+    last_failure: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """It has a process that is not being stopped."""
+        return self.host.pid != 0 and self.host.kill_at is None
+
+
+@dataclass
+class Role:
+    """What the rest of the brain needs: some node that does this job."""
+
+    spec: NodeSpec
+    holder: Node
+    down_since: float | None
+    failed: bool = False  # down because of a failure, not because it is starting
+    given_up: bool = False

@@ -1,0 +1,448 @@
+"""The supervisor: what is known of each node, and what is done about it.
+
+Plain and driven from outside: every method gets the steady time [s], what must happen in the world
+goes through `World`. It compares the state each node reports in its heartbeat with the state it
+should be in, so a lost request, a restart of the watchdog or a node started by hand need no case of
+their own.
+"""
+
+import signal
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from brainos_ros.robot_file import NodeSpec, Restart
+from brainos_ros.watchdog import level as levels
+from brainos_ros.watchdog.detect import Freshness, Heart, Lag
+from brainos_ros.watchdog.order import affected, start_order
+from brainos_ros.watchdog.restarts import History
+from brainos_ros.watchdog.state import (
+    ACTIVATE,
+    ACTIVE,
+    CONFIGURE,
+    FINALIZED,
+    INACTIVE,
+    TARGET,
+    UNCONFIGURED,
+    UNKNOWN,
+    VERB,
+    Host,
+    Node,
+    Role,
+    World,
+)
+
+RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
+ACTIVATE_S = 5.0  # deadline of an activation
+ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
+STOP_S = 3.0  # from SIGTERM to SIGKILL
+
+
+class Supervisor:
+    """Policy over all roles. Not thread-safe: its owner calls it under one lock."""
+
+    def __init__(
+        self,
+        specs: Mapping[str, NodeSpec],
+        world: World,
+        now: float,
+        composed: bool = False,
+        autostart: bool = True,
+        hold_s: float = 2.0,
+        random: Random | None = None,
+    ) -> None:
+        self._world = world
+        self._drive = autostart
+        self._graph = {role: spec.after for role, spec in specs.items()}
+        self._order = start_order(self._graph)
+        self._stopping = False
+        self.roles: dict[str, Role] = {}
+        self.hosts: dict[str, Host] = {}
+        self.nodes: dict[str, Node] = {}
+        self.lag = Lag(now)
+        self.ladder = levels.Ladder(hold_s)
+        self.reachable = True
+        for role in self._order:
+            spec = specs[role]
+            holder = self._add(role, spec, "composed" if composed else role, now)
+            self.roles[role] = Role(spec, holder, now)
+            if spec.standby and not composed:
+                self._add(f"{role}_standby", spec, f"{role}_standby", now)
+        random = random or Random()
+        self._history = {name: History(host.policy, random) for name, host in self.hosts.items()}
+
+    def _add(self, name: str, spec: NodeSpec, host_name: str, now: float) -> Node:
+        policy = Restart() if host_name == "composed" else spec.restart
+        host = self.hosts.setdefault(host_name, Host(host_name, policy))
+        node = Node(name, spec, host, Heart(spec.heartbeat, now), since=now)
+        host.nodes.append(node)
+        self.nodes[name] = node
+        return node
+
+    # ---------------------------------------------------------------- what the world reports
+
+    def adopt(self, host: str, pid: int, now: float) -> None:
+        """A process of this host lives already; its nodes will be heard soon."""
+        self._begun(self.hosts[host], pid, now, ADOPTED_GRACE_S)
+        self._world.record("adopted", {"process": host, "pid": pid})
+
+    def holds(self, role: str, node: str) -> None:
+        """An earlier watchdog left the role with this node."""
+        if role in self.roles and node in self.nodes and self.nodes[node].alive:
+            self.roles[role].holder = self.nodes[node]
+
+    def begin(self, now: float) -> None:
+        """Have every process started that does not live."""
+        for host in self.hosts.values():
+            if not host.pid:
+                host.start_at = now
+
+    def beat(self, name: str, pid: int, state: int, now: float) -> bool:
+        """A heartbeat. False if it is of a process that is not supervised."""
+        node = self.nodes.get(name)
+        if node is None or node.host.pid != pid:
+            return False
+        node.heart.beat(now)
+        if node.asked:
+            node.heart.allow_until(node.asked_at + self._limit_s(node))
+        if state != node.state:
+            self._entered(node, state, now)
+        elif node.refused:
+            self._fail(node, f"{VERB[node.asked]} failed: {node.refused}", now)
+        elif node.asked:
+            node.beats_since += 1
+        return True
+
+    def answered(self, name: str, transition: int, ok: bool, message: str, now: float) -> None:
+        """The answer to a transition. A refusal counts once a beat shows the old state after it."""
+        node = self.nodes[name]
+        if node.asked != transition or not node.alive:
+            return
+        if ok:
+            self._entered(node, TARGET[transition], now)
+        else:
+            node.refused = message or "it refused; its log says why"
+
+    def output(self, name: str, topic: str, wrong: str, now: float) -> None:
+        """A message on a topic that is watched; `wrong` says which number in it is not finite."""
+        freshness = self.nodes[name].outputs.get(topic)
+        if freshness:
+            freshness.message(now, wrong)
+
+    def ended(self, name: str, how: str, now: float) -> None:
+        """The process of a host has ended, seen through its pidfd."""
+        host = self.hosts[name]
+        asked_for = host.kill_at is not None and not host.blamed
+        evidence = host.blamed or how
+        host.pid, host.kill_at, host.blamed = 0, None, ""
+        for node in host.nodes:
+            node.state, node.since = UNKNOWN, now
+            node.asked, node.refused, node.may_act, node.outputs = 0, "", False, {}
+        if asked_for or self._stopping:
+            self._world.record("stopped", {"process": name, "how": how})
+        else:
+            self._recover(host, evidence, now)
+        self._elect(now)
+
+    # ---------------------------------------------------------------- what people ask for
+
+    def restart(self, role: str, reason: str, now: float) -> None:
+        """Stop the node that holds a role and bring it back, whatever happened before."""
+        found = self.roles[role]
+        self._world.record("restart", {"role": role, "reason": reason})
+        found.given_up, self._drive = False, True
+        self._down(found, now)
+        for node in self.nodes.values():
+            if node.spec.role == role:
+                self._history[node.host.name].forgive()
+                if not node.host.pid:
+                    node.host.start_at = now
+        self._cycle(found.holder.host, now)
+
+    def failover(self, role: str, reason: str, now: float) -> str | None:
+        """Let the stand-by take a role; None, or why not."""
+        found = self.roles[role]
+        node = self._successor(found)
+        if node is None:
+            if found.spec.standby:
+                return f"the stand-by of {role} is not configured and alive at the moment"
+            return f"{role} has no stand-by; set nodes.{role}.standby: true in the robot file"
+        self._world.record("failover", {"role": role, "to": node.name, "reason": reason})
+        self._down(found, now)
+        self._cycle(found.holder.host, now)
+        return None
+
+    def stop(self, now: float) -> None:
+        """Take everything down in reverse start order."""
+        self._stopping = True
+        for host in self.hosts.values():
+            host.start_at = None
+        self._stop_next(now)
+
+    @property
+    def all_stopped(self) -> bool:
+        return self._stopping and not any(host.pid for host in self.hosts.values())
+
+    # ---------------------------------------------------------------- the clock
+
+    def tick(self, now: float, deaf: bool = False) -> float:
+        """Look at everything; returns when to look again at the latest.
+
+        `deaf` says that heartbeats may lie unread, so that silence proves nothing.
+        """
+        if self.lag.ran(now) or deaf:
+            self._excuse(now)
+        for host in self.hosts.values():
+            if host.start_at is not None and now >= host.start_at and not host.pid:
+                self._start(host, now)
+            if host.kill_at is not None and now >= host.kill_at:
+                self._world.signal(host.name, signal.SIGKILL)
+                host.kill_at = now + STOP_S
+        if self._stopping:
+            self._stop_next(now)
+        else:
+            self._elect(now)
+            for node in self.nodes.values():
+                if node.alive:
+                    self._examine(node, now)
+                if node.alive:
+                    self._advance(node, now)
+            self._welcome(now)
+            self.ladder.update(now, self.assessment())
+        until = self._deadline(now)
+        self.lag.expect(until)
+        return until
+
+    def _excuse(self, now: float) -> None:
+        for node in self.nodes.values():
+            beat = node.spec.heartbeat
+            node.heart.allow_until(now + beat.period_s * beat.misses)
+            for freshness in node.outputs.values():
+                freshness.allow_until(now + beat.period_s)
+
+    def _deadline(self, now: float) -> float:
+        times = [now + 0.1, self.ladder.deadline()]
+        for host in self.hosts.values():
+            if host.start_at is not None and not host.pid:
+                times.append(host.start_at)
+            if host.kill_at is not None:
+                times.append(host.kill_at)
+        for node in self.nodes.values():
+            if node.alive:
+                times.append(node.heart.deadline())
+                times += [freshness.deadline() for freshness in node.outputs.values()]
+        return max(now, min(times))
+
+    # ---------------------------------------------------------------- what it knows
+
+    def works(self, role: Role) -> bool:
+        """Configured, active, its working loop alive and its output seen and sound."""
+        node = role.holder
+        return (
+            node.alive
+            and node.state == ACTIVE
+            and node.heart.last is not None
+            and all(freshness.seen for freshness in node.outputs.values())
+        )
+
+    def assessment(self) -> levels.Assessment:
+        given_up = [name for name, role in self.roles.items() if role.given_up]
+        working = [name for name, role in self.roles.items() if self.works(role)]
+        return levels.assess(
+            working,
+            [name for name in self.roles if name not in working and name not in given_up],
+            given_up,
+            [name for name, role in self.roles.items() if role.spec.essential],
+            self.reachable,
+        )
+
+    # ---------------------------------------------------------------- how it starts and drives
+
+    def _start(self, host: Host, now: float) -> None:
+        host.start_at = None
+        try:
+            pid = self._world.start(host.name)
+        except OSError as error:
+            self._recover(host, f"it cannot be started: {error}", now)
+            return
+        self._begun(host, pid, now, None)
+        self._world.record("started", {"process": host.name, "pid": pid})
+
+    def _begun(self, host: Host, pid: int, now: float, grace_s: float | None) -> None:
+        host.pid, host.start_at = pid, None
+        for node in host.nodes:
+            node.heart = Heart(node.spec.heartbeat, now, grace_s)
+            node.since, node.may_act = now, grace_s is not None
+
+    def _entered(self, node: Node, state: int, now: float) -> None:
+        """A node reports another lifecycle state than before."""
+        was, node.state, node.since, node.beats_since = node.state, state, now, 0
+        if node.asked and state in (TARGET[node.asked], FINALIZED):
+            node.asked, node.refused = 0, ""
+        if was == UNKNOWN and state in (UNCONFIGURED, INACTIVE):
+            node.may_act = False  # adopted, and found not to act
+        if state == FINALIZED:
+            self._fail(node, "it shut itself down after an error", now)
+        if state == ACTIVE:
+            node.may_act = True
+            role = self.roles[node.spec.role]
+            if role.holder is not node:
+                if role.holder.may_act:
+                    self._fail(node, f"it became active while {role.holder.name} may act", now)
+                    return
+                role.holder = node
+            node.outputs = {o.topic: Freshness(o.topic, o.period_s, now) for o in node.spec.outputs}
+
+    def _advance(self, node: Node, now: float) -> None:
+        """Ask for the transition that brings a node nearer to where it should be."""
+        if not self._drive or node.heart.last is None or node.refused:
+            return
+        if node.asked and not (node.beats_since >= 2 and now - node.asked_at > RESEND_S):
+            return
+        if node.state == UNCONFIGURED:
+            wanted = CONFIGURE
+        elif node.state == INACTIVE and self._may_activate(node):
+            wanted = ACTIVATE
+            node.may_act = True
+        else:
+            return
+        if not node.asked:
+            node.asked_at = now
+        node.asked, node.beats_since = wanted, 0
+        node.heart.allow_until(now + self._limit_s(node))
+        self._world.change_state(node.name, wanted)
+
+    def _may_activate(self, node: Node) -> bool:
+        role = self.roles[node.spec.role]
+        rivals = (n for n in self.nodes.values() if n.spec.role == node.spec.role and n is not node)
+        return (
+            role.holder is node
+            and not any(rival.may_act for rival in rivals)
+            and all(self.works(self.roles[needed]) for needed in node.spec.after)
+        )
+
+    def _limit_s(self, node: Node) -> float:
+        limit = node.spec.configure_s
+        return limit if node.asked == CONFIGURE else min(ACTIVATE_S, limit)
+
+    # ---------------------------------------------------------------- how it sees failures
+
+    def _examine(self, node: Node, now: float) -> None:
+        heart = node.heart
+        evidence: str | None = None
+        if heart.suspicious(now):
+            heart.suspected(now, self._world.usage(node.host.name))
+        if heart.due(now):
+            evidence = heart.verdict(now, self._world.usage(node.host.name))
+        limit = self._limit_s(node)
+        if not evidence and node.asked and now >= node.asked_at + limit:
+            evidence = f"{VERB[node.asked]} not done within {limit:g} s"
+        if not evidence and node.state == ACTIVE:
+            verdicts = (freshness.verdict(now) for freshness in node.outputs.values())
+            evidence = next((verdict for verdict in verdicts if verdict), None)
+        if evidence:
+            self._fail(node, evidence, now)
+
+    def _fail(self, node: Node, evidence: str, now: float) -> None:
+        """A living node does not work: its process must go before anything takes its place."""
+        host = node.host
+        if not host.blamed:
+            host.blamed = f"{node.name}: {evidence}" if len(host.nodes) > 1 else evidence
+            host.kill_at = now + STOP_S
+            if self.roles[node.spec.role].holder is node:
+                self._down(self.roles[node.spec.role], now)
+            self._world.record("detected", {"node": node.name, "evidence": evidence})
+            self._world.signal(host.name, signal.SIGKILL)
+
+    def _down(self, role: Role, now: float) -> None:
+        role.failed = True
+        if role.down_since is None:
+            role.down_since = now
+
+    def _welcome(self, now: float) -> None:
+        """Note which roles work again."""
+        for name, role in self.roles.items():
+            if not self.works(role):
+                continue
+            role.given_up = False
+            self._history[role.holder.host.name].healthy(now)
+            if role.down_since is not None:
+                took = round((now - role.down_since) * 1000, 1)
+                self._world.record(
+                    "recovered" if role.failed else "working",
+                    {"role": name, "node": role.holder.name, "after_ms": took})
+                role.down_since, role.failed = None, False
+
+    # ---------------------------------------------------------------- how it recovers
+
+    def _recover(self, host: Host, evidence: str, now: float) -> None:
+        """The process of a host ended without being asked to: decide what happens next."""
+        held = [n.spec.role for n in host.nodes if self.roles[n.spec.role].holder is n]
+        for node in host.nodes:
+            node.last_failure = evidence
+        for role in held:
+            self._down(self.roles[role], now)
+        delay = self._history[host.name].failed(now)
+        successors = {r: s.name for r in held if (s := self._successor(self.roles[r]))}
+        body: dict[str, Any] = {"process": host.name, "roles": held, "evidence": evidence,
+                                "taken_over_by": successors}
+        if delay is None:
+            policy = host.policy
+            limit = f"more than {policy.max_restarts} restarts in {policy.window_s:g} s"
+            self._world.record("given_up", {**body, "limit": limit})
+            for role in held:
+                self.roles[role].given_up = role not in successors
+            return
+        host.restarts += 1
+        host.start_at = now + delay
+        self._world.record("failed", {**body, "restart_in_s": round(delay, 3)})
+        if held and not successors:
+            self._take_along(held[0], host, now)
+
+    def _take_along(self, role: str, host: Host, now: float) -> None:
+        """Rest-for-one and one-for-all: the others go down now and come up again in order."""
+        for other in reversed(affected(self._graph, role, host.policy.strategy)):
+            theirs = self.roles[other].holder.host
+            if theirs is not host and theirs.pid and theirs.kill_at is None:
+                self._down(self.roles[other], now)
+                self._world.record("taken_along", {"process": theirs.name, "because_of": role})
+                self._cycle(theirs, now)
+
+    def _cycle(self, host: Host, now: float) -> None:
+        """Stop a process, if there is one, and start it again."""
+        host.restarts += 1
+        host.start_at = now
+        self._terminate(host, now)
+
+    def _terminate(self, host: Host, now: float) -> None:
+        if host.pid and host.kill_at is None:
+            host.kill_at = now + STOP_S
+            self._world.signal(host.name, signal.SIGTERM)
+
+    def _successor(self, role: Role) -> Node | None:
+        """A stand-by that is configured and alive."""
+        return next(
+            (node for node in self.nodes.values()
+             if node.spec.role == role.spec.role and node is not role.holder
+             and node.alive and node.state == INACTIVE), None)
+
+    def _elect(self, now: float) -> None:
+        """A role whose holder has no process goes to a stand-by that is ready."""
+        if self._stopping:
+            return
+        for role in self.roles.values():
+            successor = None if role.holder.host.pid else self._successor(role)
+            if successor:
+                role.holder, role.given_up = successor, False
+                self._advance(successor, now)
+
+    def _stop_next(self, now: float) -> None:
+        """A process goes once no role that needs one of its roles has a process."""
+        left: set[str] = set()
+        for role in reversed(self._order):
+            hosts = [n.host for n in self.nodes.values() if n.spec.role == role and n.host.pid]
+            if not any(role in self._graph[later] for later in left):
+                for host in hosts:
+                    self._terminate(host, now)
+            if hosts:
+                left.add(role)

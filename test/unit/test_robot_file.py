@@ -1,0 +1,100 @@
+"""The robot file: every mistake is refused with its line, field, value and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from brainos_ros import robot_file
+from brainos_ros.errors import BrainError, ErrorCode
+
+CONFIG = Path(__file__).resolve().parents[2] / "config/robots"
+GOOD = """\
+name: test
+base:
+  footprint_radius_m: 0.3
+  max_speed_mps: 1
+  max_yaw_rate_radps: 1.5
+  acceleration_mps2: 1.0
+  deceleration_mps2: 2.0
+  actuation_delay_s: 0.05
+  command_timeout_s: 0.3
+nodes:
+  memory:
+    heartbeat: {period_s: 0.1, misses: 3}
+  pfc:
+    after: [memory]
+    parameters: {depth: 3}
+"""
+
+
+def anything(package: str, name: str) -> list[str] | None:
+    return None if name == "missing" else ["true"]
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "robot.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_robot_that_is_shipped_loads(path: Path) -> None:
+    robot = robot_file.load(path, anything)
+    assert robot.name == path.stem
+    assert "pfc" in robot.nodes
+
+
+def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
+    robot = robot_file.load(written(tmp_path, GOOD), anything)
+    assert robot.base["max_speed_mps"] == 1.0
+    assert robot.nodes["pfc"].after == ("memory",)
+    assert robot.nodes["pfc"].executable == "pfc"
+    assert robot.nodes["pfc"].parameters == {"depth": 3}
+    shared = robot.shared_parameters()
+    assert shared["person_speed_mps"] == 2.5
+    assert shared["cmd_vel_in_topic"] == "cmd_vel_raw"
+    assert shared["hardware"] == ["cpu"]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "words"), [
+    ("after: [memory]", "after: [memry]", 14, ["nodes.pfc.after[0]", "'memry'", "'memory'"]),
+    ("  memory:\n", "  memory:\n    after: [pfc]\n", 15, ["cycle", "memory after pfc after memory"]),
+    ("  pfc:\n", "  pfc:\n    executable: missing\n", 14, ["'missing'", "brainos_ros"]),
+    ("period_s: 0.1", "period_s: -0.1", 12, ["heartbeat.period_s", "-0.1", "0.01 to 60"]),
+    ("max_speed_mps: 1", "max_speed_mps: fast", 4, ["base.max_speed_mps", "'fast'", "number"]),
+    ("max_speed_mps: 1", "max_speed_mps: .nan", 4, ["nan"]),
+    ("max_speed_mps: 1", "max_speed_mps: true", 4, ["True"]),
+    ("  max_speed_mps: 1\n", "", 3, ["max_speed_mps", "missing"]),
+    ("misses: 3", "misses: 2.5", 12, ["whole number"]),
+    ("misses: 3", "mises: 3", 12, ["'mises'", "did you mean 'misses'"]),
+    ("name: test\n", "name: test\nname: other\n", 2, ["twice"]),
+    ("name: test\n", "", 1, ["'name'", "missing"]),
+    ("name: test", "name: [", 3, ["not YAML"]),
+    ("after: [memory]", "after: memory", 14, ["not a list"]),
+    ("after: [memory]", "restart: {strategy: one4one}", 14, ["one4one", "one_for_one"]),
+    ("after: [memory]", "restart: {backoff_s: 9, backoff_max_s: 1}", 14, ["at least"]),
+    ("after: [memory]", "outputs: [{topic: a, type: Twist, period_s: 1}]", 14, ["geometry_msgs"]),
+    ("after: [memory]", "standby: maybe", 14, ["true nor false"]),
+    ("  pfc:", "  watchdog:", 14, ["watchdog"]),
+])
+def test_a_mistake_names_its_line(
+    tmp_path: Path, old: str, new: str, line: int, words: list[str]
+) -> None:
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(BrainError) as refused:
+        robot_file.load(path, anything)
+    message = str(refused.value)
+    assert message.startswith(f"{path}:{line}:"), message
+    for word in words:
+        assert word in message
+
+
+def test_an_unknown_robot_lists_those_there_are() -> None:
+    with pytest.raises(BrainError, match="did you mean 'sim'") as refused:
+        robot_file.find("simm")
+    assert refused.value.code is ErrorCode.NOT_FOUND
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    with pytest.raises(BrainError, match="empty"):
+        robot_file.load(written(tmp_path, ""), anything)
