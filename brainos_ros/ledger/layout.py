@@ -1,0 +1,82 @@
+"""Where the files of a stream lie."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+
+RAW, COMPRESSED, PRUNED = ".seg", ".seg.zst", ".pruned"
+
+
+class SegmentFile(NamedTuple):
+    """One file of the log: the number of its first record, and where and how it is kept."""
+
+    first: int
+    path: Path
+    suffix: str
+
+
+class Layout:
+    """The names of the files under a stream's directory.
+
+    `lock`, `key`, `checkpoints` and `log/` are the stream; `tiles/`, `offsets`, `paths.sqlite`
+    and `manifest.json` are derived from it. `frozen`, `erasing` and `key.next` exist only while
+    something is unfinished. `torn/` keeps what recovery cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "lock"
+        self.key = path / "key"
+        self.next_key = path / "key.next"
+        self.checkpoints = path / "checkpoints"
+        self.log = path / "log"
+        self.torn = path / "torn"
+        self.tiles = path / "tiles"
+        self.offsets = path / "offsets"
+        self.paths = path / "paths.sqlite"
+        self.manifest = path / "manifest.json"
+        self.frozen = path / "frozen"
+        self.erasing = path / "erasing"
+
+    def segment(self, first: int, suffix: str = RAW) -> Path:
+        """The file of the segment that begins with record `first`."""
+        return self.log / f"{first:016d}{suffix}"
+
+    def segments(self) -> list[SegmentFile]:
+        """The log's files in order; a segment that is there twice counts as its raw one."""
+        found: dict[int, SegmentFile] = {}
+        for suffix in (PRUNED, COMPRESSED, RAW):
+            for path in self.log.glob(f"*{suffix}"):
+                name = path.name.removesuffix(suffix)
+                if len(name) == 16 and name.isdigit():
+                    found[int(name)] = SegmentFile(int(name), path, suffix)
+        return [found[first] for first in sorted(found)]
+
+    def freeze_reason(self) -> dict[str, Any] | None:
+        """What the `frozen` file says: `state`, `reason`, `remedy`; None where there is none."""
+        try:
+            text = self.frozen.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            reason: dict[str, Any] = json.loads(text)
+        except ValueError:
+            reason = {"state": "FROZEN_HUMAN", "reason": "the file 'frozen' is unreadable"}
+        return reason
+
+
+def find(path: Path) -> Layout:
+    """The layout of an existing stream. Raises BrainError (NOT_FOUND)."""
+    layout = Layout(path)
+    if not layout.log.is_dir():
+        raise BrainError(
+            f"'{path}' is not a ledger stream: it has no 'log' directory", ErrorCode.NOT_FOUND
+        )
+    return layout
+
+
+def streams(root: Path) -> list[Path]:
+    """The streams under `root`, by name."""
+    return sorted(path.parent for path in root.glob("*/log"))

@@ -1,0 +1,191 @@
+"""Reading a stream's log: whole segments in order, or one record by its number.
+
+Readers take no lock and never block the writer. A record is found by its segment, whose file name
+is the number of its first record, and by its offset there, which the derived file `offsets` keeps
+in 4 bytes.
+"""
+
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import frames
+from brainos_ros.ledger.archive import Archive
+from brainos_ros.ledger.frames import Damage, Frame, Operation
+from brainos_ros.ledger.kinds import CODES, NAMES
+from brainos_ros.ledger.layout import COMPRESSED, PRUNED, Layout, SegmentFile
+
+_GUESS = 512
+_OPEN_FILES = 32
+
+
+class Record(NamedTuple):
+    """One record.
+
+    Attributes:
+        sequence: its number in the stream, from 0.
+        time_ns: wall clock when it was written [ns since the epoch].
+        kind: name of its kind.
+        payload: what was written; empty once erased.
+        erased: whether a purge erased it.
+    """
+
+    sequence: int
+    time_ns: int
+    kind: str
+    payload: bytes
+    erased: bool
+
+    @property
+    def operation(self) -> Operation:
+        """The payload of a put, move, delete or import, decoded."""
+        return frames.decode_operation(CODES[self.kind], self.payload)
+
+    @property
+    def body(self) -> bytes:
+        """What the writer gave: an event's payload, or the body of a put or import."""
+        return self.operation.body if self.kind in ("put", "import") else self.payload
+
+
+def to_record(frame: Frame) -> Record:
+    """A record's frame as a reader sees it. Raises Damage for an unknown kind."""
+    if frame.kind not in NAMES:
+        raise Damage(f"record {frame.sequence} has the unknown kind {frame.kind}")
+    return Record(
+        frame.sequence,
+        frame.time_ns,
+        NAMES[frame.kind],
+        frame.payload,
+        frame.form == frames.ERASED,
+    )
+
+
+def load(segment: SegmentFile) -> bytes:
+    """The content of a segment, decompressed; of a pruned one its header and last seal.
+
+    Raises Damage, OSError.
+    """
+    if segment.suffix != COMPRESSED:
+        return segment.path.read_bytes()
+    archive = Archive(segment.path)
+    try:
+        return archive.read(0, archive.size)
+    finally:
+        archive.close()
+
+
+class _Raw:
+    """Random access to an uncompressed segment."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._fd, length, offset)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class LogReader:
+    """Reads single records of the log under `layout`; close it when done."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._files: OrderedDict[int, _Raw | Archive] = OrderedDict()
+        self._offsets = -1
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the directory again, after segments were added, compressed or rewritten."""
+        self.close()
+        self._segments = self._layout.segments()
+        self._firsts = [segment.first for segment in self._segments]
+        try:
+            self._offsets = os.open(self._layout.offsets, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._offsets = -1
+
+    def close(self) -> None:
+        """Close the files it holds open."""
+        while self._files:
+            self._files.popitem()[1].close()
+        if self._offsets >= 0:
+            os.close(self._offsets)
+            self._offsets = -1
+
+    def record(self, sequence: int) -> Record:
+        """Record `sequence`; raises as `frame` does."""
+        return to_record(self.frame(sequence))
+
+    def frame(self, sequence: int) -> Frame:
+        """The frame of record `sequence`.
+
+        Raises BrainError (NOT_FOUND) where there is none, (UNAVAILABLE) where its segment was
+        pruned; Damage where its bytes are wrong.
+        """
+        try:
+            return self._find(sequence)
+        except (FileNotFoundError, LookupError):
+            self.refresh()
+        try:
+            return self._find(sequence)
+        except LookupError:
+            raise BrainError(
+                f"sequence {sequence} is not in stream '{self._layout.path.name}'",
+                ErrorCode.NOT_FOUND,
+            ) from None
+
+    def _find(self, sequence: int) -> Frame:
+        index = bisect_right(self._firsts, sequence) - 1
+        if index < 0:
+            raise LookupError
+        file = self._file(index)
+        if self._offsets >= 0:
+            offset = int.from_bytes(os.pread(self._offsets, 4, 4 * sequence), "big")
+            if offset >= frames.SEGMENT_HEADER_SIZE:
+                frame = _frame_at(file, offset)
+                if frame.sequence == sequence and frame.form != frames.SEAL:
+                    return frame
+        return self._search(file, sequence)
+
+    def _file(self, index: int) -> _Raw | Archive:
+        file = self._files.get(index)
+        if file is None:
+            segment = self._segments[index]
+            if segment.suffix == PRUNED:
+                raise BrainError(
+                    f"the records from {segment.first} on were pruned; they are in the backup",
+                    ErrorCode.UNAVAILABLE,
+                )
+            compressed = segment.suffix == COMPRESSED
+            file = self._files[index] = (Archive if compressed else _Raw)(segment.path)
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        return file
+
+    @staticmethod
+    def _search(file: "_Raw | Archive", sequence: int) -> Frame:
+        """Walk the segment: for what the derived offsets do not know (yet)."""
+        offset = frames.SEGMENT_HEADER_SIZE
+        while True:
+            try:
+                frame = _frame_at(file, offset)
+            except Damage:
+                raise LookupError from None
+            if frame.sequence == sequence and frame.form != frames.SEAL:
+                return frame
+            offset += frame.size
+
+
+def _frame_at(file: _Raw | Archive, offset: int) -> Frame:
+    data = file.read(offset, _GUESS)
+    if len(data) >= frames.FRAME.size:
+        length = frames.FRAME.unpack_from(data)[2]
+        size = frames.FRAME.size + frames.region_size(min(length, frames.MAX_PAYLOAD))
+        if size > len(data):
+            data = file.read(offset, size)
+    return frames.parse(data, 0)

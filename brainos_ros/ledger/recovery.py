@@ -1,0 +1,251 @@
+"""Opening a log that may have been left in any state.
+
+The newest segment is walked from its beginning; what lies before it is taken from the stored
+nodes, which must lead to the root in its header. A tail that was never sealed durably may be torn:
+it is cut off and kept. Damage in what was, or a head that says more than the log holds, freezes
+the stream for a person.
+"""
+
+import json
+import os
+from contextlib import suppress
+from typing import NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import disk, frames
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
+from brainos_ros.ledger.log import load
+from brainos_ros.ledger.merkle import Mountain, range_root, split
+from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
+from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.walk import Walk, later_seals
+
+RECOVERABLE, HUMAN = "FROZEN_RECOVERABLE", "FROZEN_HUMAN"
+_REMEDY = {
+    RECOVERABLE: "run 'brainos ledger doctor --repair' on it: it re-reads everything and opens "
+    "the stream again if every invariant holds",
+    HUMAN: "keep the directory as evidence and run 'brainos ledger doctor' on it; then restore "
+    "the last backup, or move the directory away to let the robot begin a new stream",
+}
+
+
+class Frozen(BrainError):
+    """The stream takes no more records until something is done.
+
+    Attributes:
+        state: FROZEN_RECOVERABLE or FROZEN_HUMAN.
+        reason: what was found.
+    """
+
+    def __init__(self, name: str, state: str, reason: str) -> None:
+        super().__init__(
+            f"stream '{name}' is {state}: {reason}; {_REMEDY.get(state, '')}",
+            ErrorCode.LEDGER_REFUSED,
+        )
+        self.state = state
+        self.reason = reason
+
+
+def freeze(layout: Layout, state: str, reason: str) -> Frozen:
+    """Write the file `frozen`, as far as the disk lets it, and return the error to raise."""
+    text = json.dumps({"state": state, "reason": reason, "remedy": _REMEDY[state]}, indent=1)
+    with suppress(OSError):
+        disk.replace_file(layout.frozen, text.encode() + b"\n")
+    return Frozen(layout.path.name, state, reason)
+
+
+class Torn(NamedTuple):
+    """What recovery cut off: how much, and the file that keeps it."""
+
+    bytes: int
+    file: str
+
+
+class Recovered(NamedTuple):
+    """An opened log: the newest segment's walk and what was found around it."""
+
+    segment: SegmentFile
+    walk: Walk
+    checkpoint: Checkpoint | None
+    checkpoints_end: int
+    torn: Torn | None
+
+
+def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> Recovered | None:
+    """Bring the log to where it can be continued; None where nothing was ever accepted.
+
+    Raises Frozen, OSError.
+    """
+    finish_erasing(layout)
+    segments = layout.segments()
+    try:
+        checkpoint, end = _last_checkpoint(layout, key)
+        if not segments:
+            if checkpoint:
+                raise Damage(f"the log is gone, but a head over {checkpoint.size} records is kept")
+            return None
+        if segments[-1].suffix != RAW:
+            raise Damage("the newest segment of the log is missing")
+        walk = _enter(segments, stream_id, tiles)
+        torn = _walk_newest(layout, segments[-1], walk, checkpoint)
+        fresh = walk.mountain.take_fresh()
+        tiles.cut(segments[-1].first)
+        tiles.extend(walk.mountain.size, fresh, packed_offsets(walk))
+        _compare(checkpoint, walk, tiles)
+    except Damage as damage:
+        raise freeze(layout, HUMAN, str(damage)) from None
+    return Recovered(segments[-1], walk, checkpoint, end, torn)
+
+
+def _last_checkpoint(layout: Layout, key: PublicKey) -> tuple[Checkpoint | None, int]:
+    """The newest head, its signature checked, and where the next one goes."""
+    try:
+        data = layout.checkpoints.read_bytes()
+    except FileNotFoundError:
+        return None, 0
+    checkpoints, rest = read_checkpoints(data)
+    if not checkpoints:
+        return None, 0
+    last = checkpoints[-1]
+    if not last.signed_by(key):
+        raise Damage(
+            f"the head over {last.size} records is not signed by the key of this stream: the key "
+            "was replaced or the head was changed"
+        )
+    return last, len(data) - len(rest)
+
+
+def _enter(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:
+    """A walk at the beginning of the newest segment; stored nodes are rebuilt where they fail."""
+    newest = segments[-1]
+    with newest.path.open("rb") as file:
+        header = frames.Segment.parse(file.read(frames.SEGMENT_HEADER_SIZE))
+    if header.first != newest.first:
+        raise Damage(f"'{newest.path.name}' begins with record {header.first}")
+    try:
+        walk = Walk(tiles.mountain(header.first), every_root=False)
+        walk.begin(header, stream_id)
+    except Damage:
+        walk = rebuild_tiles(segments[:-1], stream_id, tiles)
+        walk.every_root = False
+        walk.begin(header, stream_id)
+    return walk
+
+
+def rebuild_tiles(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:
+    """Walk `segments` from the first record on and store nodes and offsets anew. Raises Damage."""
+    walk = Walk(Mountain())
+    for segment in segments:
+        walk_segment(segment, walk, stream_id, tiles)
+        fresh, offsets = walk.mountain.take_fresh(), packed_offsets(walk)
+        if segment.suffix == PRUNED:
+            fresh[0] = []
+        tiles.extend(walk.mountain.size, fresh, offsets)
+    return walk
+
+
+def walk_segment(segment: SegmentFile, walk: Walk, stream_id: bytes, tiles: Tiles) -> None:
+    """Walk one segment; the leaves of a pruned one come from the stored nodes. Raises Damage."""
+    try:
+        walk.offset = 0
+        data = load(segment)
+        header = frames.Segment.parse(data)
+        if header.first != segment.first:
+            raise Damage(f"begins with record {header.first}")
+        walk.begin(header, stream_id)
+        if segment.suffix == PRUNED:
+            seal = frames.parse(data, frames.SEGMENT_HEADER_SIZE)
+            for leaf in split(tiles.run(0, header.first, seal.sequence - header.first)):
+                walk.mountain.add(leaf)
+        walk.walk(data)
+    except Damage as damage:
+        where = f"{segment.path.name}, byte {walk.offset}"
+        raise Damage(f"{where}: {damage}", damage.check) from None
+
+
+def packed_offsets(walk: Walk) -> bytes:
+    """The offsets of the segment walked last, as the file `offsets` holds them."""
+    offsets = walk.offsets[:]
+    offsets.byteswap()
+    return offsets.tobytes()
+
+
+def _walk_newest(
+    layout: Layout, segment: SegmentFile, walk: Walk, checkpoint: Checkpoint | None
+) -> Torn | None:
+    """Walk the newest segment and cut off a torn tail. Raises Damage for what is no torn tail."""
+    data = segment.path.read_bytes()
+    try:
+        walk.walk(data)
+        problem = "the log ends before it"
+    except Damage as damage:
+        problem = f"{segment.path.name}, byte {walk.offset}: {damage}"
+    size = walk.mountain.size
+    if checkpoint and checkpoint.size > size:
+        raise Damage(
+            f"the head is over {checkpoint.size} records, but only {size} are there: {problem}"
+        )
+    rest = data[walk.offset :].rstrip(b"\0")
+    if not rest:
+        return None
+    if later_seals(data, walk.offset) > 1:
+        raise Damage(f"{problem}, and sealed records follow")
+    disk.make_directory(layout.torn)
+    kept = layout.torn / f"{size:016d}-{len(os.listdir(layout.torn))}.torn"
+    disk.replace_file(kept, rest)
+    fd = disk.open_file(segment.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        disk.ftruncate(fd, walk.offset)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    return Torn(len(rest), f"torn/{kept.name}")
+
+
+def _compare(checkpoint: Checkpoint | None, walk: Walk, tiles: Tiles) -> None:
+    """The head must be one of this log's, and the newest seal's root that of the records."""
+    if checkpoint is None:
+        if walk.mountain.size > 1:
+            raise Damage(f"there are {walk.mountain.size} records, but no head is kept")
+        return
+    if range_root(0, checkpoint.size, tiles.run) != checkpoint.root:
+        raise Damage(f"the head over {checkpoint.size} records has another root than they have")
+    for seal in walk.seals:
+        if seal.size == checkpoint.size and seal.hash != checkpoint.seal:
+            raise Damage(f"the head over {checkpoint.size} records names another seal")
+    last = walk.seals[-1]
+    if range_root(0, last.size, tiles.run) != last.root:
+        raise Damage(f"the seal over {last.size} records has another root than they have")
+
+
+def finish_erasing(layout: Layout) -> None:
+    """Make frames whole that a crash left half erased; `docs/ledger.md`, Purge."""
+    for sequence, first, offset, commitment in pending_erasures(layout):
+        path = layout.segment(first)
+        if not path.exists():
+            continue
+        fd = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            prefix = os.pread(fd, frames.FRAME.size, offset)
+            _, _, kind, length, found, time_ns = frames.FRAME.unpack(prefix)
+            size = frames.FRAME.size + frames.region_size(length)
+            try:
+                frames.parse(os.pread(fd, size, offset), 0)
+            except Damage:
+                if found == sequence:
+                    header = frames.HEADER.pack(kind, length, found, time_ns)
+                    region = commitment.ljust(frames.region_size(length), b"\0")
+                    disk.write_all(fd, frames.build(frames.ERASED, header, region), offset)
+                    disk.fdatasync(fd)
+        finally:
+            disk.close(fd)
+
+
+def pending_erasures(layout: Layout) -> list[tuple[int, int, int, bytes]]:
+    """What the file `erasing` lists: record, its segment, its offset there, its commitment."""
+    try:
+        pending = json.loads(layout.erasing.read_bytes())
+    except FileNotFoundError:
+        return []
+    return [(s, first, at, bytes.fromhex(h)) for s, first, at, h in pending["targets"]]

@@ -1,0 +1,76 @@
+"""The stored nodes of a stream's tree and the offsets of its records; all derived from the log.
+
+`tiles/<level>` is an array of 32-byte hashes: the roots of the complete subtrees of 16**level
+leaves, in order, so level 0 holds the leaf hashes. `offsets` is an array of 4-byte offsets, one
+for each record, into the record's segment.
+"""
+
+import os
+
+from brainos_ros.ledger import disk
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain
+
+
+class Tiles:
+    """Reads, and for the writer extends, the stored nodes; close it when done."""
+
+    def __init__(self, layout: Layout, writable: bool = False) -> None:
+        self._layout = layout
+        self._flags = (os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY) | os.O_CLOEXEC
+        self._levels: list[int] = []
+        self._offsets = -1
+        if writable:
+            disk.make_directory(layout.tiles)
+            self._offsets = disk.open_file(layout.offsets, self._flags, 0o644)
+
+    def _level(self, level: int) -> int:
+        while len(self._levels) <= level:
+            path = self._layout.tiles / str(len(self._levels))
+            self._levels.append(disk.open_file(path, self._flags, 0o644))
+        return self._levels[level]
+
+    def run(self, level: int, start: int, count: int) -> bytes:
+        """`count` hashes of `level` from `start` on. Raises Damage where they are not there."""
+        if not count:
+            return b""
+        try:
+            data = os.pread(self._level(level), count * HASH_SIZE, start * HASH_SIZE)
+        except FileNotFoundError:
+            data = b""
+        if len(data) != count * HASH_SIZE:
+            raise Damage(f"tiles/{level} ends before node {start + count}")
+        return data
+
+    def extend(self, size: int, fresh: list[list[bytes]], offsets: bytes) -> None:
+        """Store the nodes and offsets made since the last call; the tree now has `size` leaves."""
+        for level, hashes in enumerate(fresh):
+            if hashes:
+                start = (size // TILE_WIDTH**level - len(hashes)) * HASH_SIZE
+                disk.write_all(self._level(level), b"".join(hashes), start)
+        if offsets:
+            disk.write_all(self._offsets, offsets, 4 * size - len(offsets))
+
+    def cut(self, size: int) -> None:
+        """Forget what lies beyond `size` leaves."""
+        level = 0
+        while (self._layout.tiles / str(level)).exists():
+            disk.ftruncate(self._level(level), size // TILE_WIDTH**level * HASH_SIZE)
+            level += 1
+        disk.ftruncate(self._offsets, 4 * size)
+
+    def sync(self) -> None:
+        """Make them durable, so that the next opening need not look at sealed segments."""
+        for fd in [*self._levels, self._offsets]:
+            disk.fdatasync(fd)
+
+    def mountain(self, size: int) -> Mountain:
+        """The mountain range of the first `size` leaves. Raises Damage."""
+        return Mountain.load(size, self.run)
+
+    def close(self) -> None:
+        """Close the files."""
+        for fd in [*self._levels, *([self._offsets] if self._offsets >= 0 else [])]:
+            disk.close(fd)
+        self._levels, self._offsets = [], -1

@@ -1,0 +1,225 @@
+"""Full verification of a stream: every byte of the log, the chain, the tree and the heads."""
+
+import json
+import os
+from base64 import b64decode
+from pathlib import Path
+from typing import NamedTuple
+
+from brainos_ros.ledger import frames, kinds
+from brainos_ros.ledger.frames import Damage, Frame
+from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
+from brainos_ros.ledger.merkle import Mountain
+from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
+from brainos_ros.ledger.recovery import walk_segment
+from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.walk import Walk
+
+
+class Report(NamedTuple):
+    """What verification found in one stream.
+
+    Attributes:
+        stream: its name.
+        verified: whether everything verified.
+        records: records found, or promised by its newest head.
+        verified_records: those whose hash and place in chain and tree verified.
+        root: Merkle root over the verified records, in hex; empty if there are none.
+        problem: what is wrong, one sentence; empty if verified.
+    """
+
+    stream: str
+    verified: bool
+    records: int
+    verified_records: int
+    root: str
+    problem: str
+
+
+class Audit:
+    """One walk over a whole stream, and everything it found.
+
+    Attributes:
+        problems: (invariant, sentence) of each thing that is wrong, in the order found.
+        walk: the walk, at the end of what verified.
+        checkpoints: the heads kept.
+        keys: the verifier keys, each with the number of records from which on it signs.
+        purged: the records that purge records name.
+        seals: number of seals.
+        pruned: number of records whose segments were pruned.
+        bytes: size of the log on the disk [bytes].
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.problems: list[tuple[str, str]] = []
+        self.walk = Walk(Mountain())
+        self.checkpoints: list[Checkpoint] = []
+        self.keys: list[tuple[int, PublicKey]] = []
+        self.purged: set[int] = set()
+        self.seals = self.pruned = self.bytes = 0
+        self._layout = layout
+        self._live = is_locked(layout)
+        self._confirmed: set[int] = set()
+
+    def run(self) -> "Audit":
+        """Walk everything. Raises OSError."""
+        self._read_checkpoints()
+        tiles = Tiles(self._layout)
+        try:
+            self._walk(tiles)
+        finally:
+            tiles.close()
+        self._check_heads()
+        self._check_erasures()
+        for code in sorted(set(self.walk.counts) - set(kinds.NAMES)):
+            self._problem("closed-operations", f"kind {code} is not in the schema")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of records verified."""
+        return self.walk.mountain.size
+
+    def report(self) -> Report:
+        """The short form."""
+        promised = max((checkpoint.size for checkpoint in self.checkpoints), default=0)
+        return Report(
+            self._layout.path.name,
+            not self.problems,
+            max(self.size, promised),
+            self.size,
+            self.walk.mountain.root().hex() if self.size else "",
+            self.problems[0][1] if self.problems else "",
+        )
+
+    def _problem(self, check: str, text: str) -> None:
+        self.problems.append((check, text))
+
+    def _read_checkpoints(self) -> None:
+        try:
+            self.checkpoints, rest = read_checkpoints(self._layout.checkpoints.read_bytes())
+        except FileNotFoundError:
+            self._problem("head-signature", "no head is kept")
+        except Damage as damage:
+            self._problem("head-signature", str(damage))
+        else:
+            if rest and not self._live:
+                self._problem("head-signature", "the newest head is cut short")
+
+    def _walk(self, tiles: Tiles) -> None:
+        segments = self._layout.segments()
+        for segment in segments:
+            start = self.size
+            try:
+                self._walk_segment(segment, tiles)
+            except Damage as damage:
+                writing = self._live and segment == segments[-1] and self.walk.offset
+                if not writing:
+                    self._problem(damage.check, str(damage))
+                return
+            finally:
+                self._take(segment, start)
+
+    def _walk_segment(self, segment: SegmentFile, tiles: Tiles) -> None:
+        try:
+            walk_segment(segment, self.walk, self._stream_id(segment), tiles)
+        except FileNotFoundError:
+            again = [s for s in self._layout.segments() if s.first == segment.first]
+            if not again:
+                raise Damage(f"{segment.path.name} has vanished", "chain-continuity") from None
+            walk_segment(again[0], self.walk, self._stream_id(again[0]), tiles)
+
+    def _stream_id(self, segment: SegmentFile) -> bytes:
+        """The id in the first key's name; in the first segment, the id it says it has."""
+        if self.keys:
+            return bytes.fromhex(self.keys[0][1].name.rpartition("/")[2])
+        with segment.path.open("rb") as file:
+            return file.read(16)[8:]
+
+    def _take(self, segment: SegmentFile, start: int) -> None:
+        """What there is to keep of the segment walked last."""
+        self.walk.mountain.take_fresh()
+        seals = {seal.size: seal for seal in self.walk.seals}
+        self.seals += max(0, len(self.walk.seals) - 1)
+        for checkpoint in self.checkpoints:
+            seal = seals.get(checkpoint.size)
+            if seal and (seal.root, seal.hash) == (checkpoint.root, checkpoint.seal):
+                self._confirmed.add(checkpoint.size)
+        operations, self.walk.operations = self.walk.operations, []
+        for frame in operations:
+            try:
+                if frame.form != frames.ERASED:
+                    self._take_operation(frame)
+            except (ValueError, KeyError, TypeError) as error:
+                self._problem("schema", f"record {frame.sequence} cannot be read: {error}")
+            except Damage as damage:
+                self._problem(damage.check, f"record {frame.sequence}: {damage}")
+        if segment.suffix == PRUNED:
+            self.pruned += self.size - start
+        if segment.path.exists():
+            self.bytes += segment.path.stat().st_size
+
+    def _take_operation(self, frame: Frame) -> None:
+        if frame.kind == kinds.CREATED:
+            self.keys.append((0, PublicKey.parse(json.loads(frame.payload)["key"])))
+        elif frame.kind == kinds.KEY_ROTATED:
+            body = json.loads(frame.payload)
+            old, new = self.keys[-1][1], PublicKey.parse(body["key"])
+            if not old.verify(b64decode(body["signature"]), rotation_text(old, new)):
+                raise Damage("the key before it did not sign this key", "head-signature")
+            self.keys.append((frame.sequence + 1, new))
+        elif frame.kind == kinds.PURGE:
+            self.purged.update(json.loads(frame.payload)["sequences"])
+        elif frame.kind in (kinds.PUT, kinds.MOVE, kinds.DELETE, kinds.IMPORT):
+            operation = frames.decode_operation(frame.kind, frame.payload)
+            if not frames.is_path(operation.path) or (
+                frame.kind == kinds.MOVE and not frames.is_path(operation.target)
+            ):
+                raise Damage(f"'{operation.path}' is no path it may carry", "no-traversal")
+
+    def _check_heads(self) -> None:
+        previous = 0
+        for checkpoint in self.checkpoints:
+            what = f"the head over {checkpoint.size} records"
+            keys = [key for start, key in self.keys if start <= checkpoint.size]
+            if checkpoint.size < previous:
+                self._problem("no-rewind", f"{what} comes after one over {previous}")
+            previous = checkpoint.size
+            if not keys or checkpoint.origin != keys[-1].name:
+                self._problem("head-signature", f"{what} is not of this stream")
+            elif not checkpoint.signed_by(keys[-1]):
+                self._problem("head-signature", f"{what} is not signed by the stream's key")
+            elif checkpoint.size > self.size:
+                self._problem("no-rewind", f"{what} says more than the {self.size} that are there")
+            elif checkpoint.size not in self._confirmed:
+                self._problem("peaks-against-chain", f"{what} is not what the log has there")
+        if self.size > 1 and not self.checkpoints:
+            self._problem("head-signature", f"there are {self.size} records, but no head is kept")
+
+    def _check_erasures(self) -> None:
+        erased = set(self.walk.erased)
+        unnamed = sorted(erased - self.purged)
+        if unnamed:
+            self._problem("body-hashes", f"record {unnamed[0]} is erased, but no purge names it")
+        unfinished = {s for s in self.purged - erased if s < self.size}
+        if unfinished and not self.pruned and not self.problems:
+            first = min(unfinished)
+            self._problem("body-hashes", f"record {first} was purged, but is still there")
+
+
+def verify(path: Path) -> Report:
+    """Verify the stream in the directory `path`, also while it is being written.
+
+    Raises BrainError (NOT_FOUND) where there is none, OSError where it cannot be read.
+    """
+    return Audit(find(Path(path))).run().report()
+
+
+def is_locked(layout: Layout) -> bool:
+    """Whether a process is writing the stream, seen without touching its lock."""
+    try:
+        inode = os.stat(layout.lock).st_ino
+        with open("/proc/locks") as locks:
+            return any(f":{inode} " in line and " FLOCK " in line for line in locks)
+    except OSError:
+        return False

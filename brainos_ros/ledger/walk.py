@@ -1,0 +1,156 @@
+"""Walking a log in order: every frame checked, every leaf computed, every seal compared."""
+
+from array import array
+from collections import Counter
+from hashlib import sha256
+from typing import NamedTuple
+from zlib import crc32
+
+from brainos_ros.ledger import frames
+from brainos_ros.ledger.frames import Damage, Frame
+from brainos_ros.ledger.merkle import Mountain
+
+_LAST_OPERATION = 15
+CHAIN, TREE, BODY, ORDER = "chain-continuity", "peaks-against-chain", "body-hashes", "no-rewind"
+
+
+class Seal(NamedTuple):
+    """Where the chain stands: the hash of a seal, and what it seals."""
+
+    size: int
+    hash: bytes
+    root: bytes
+
+
+class Walk:
+    """The state while walking a log; give it one segment after the other.
+
+    Attributes:
+        mountain: the tree over the records so far.
+        seals: the seals of the segment walked last, the one before it first.
+        offset: where the walk stands in the segment; after Damage, where the damage is.
+        offsets: of the records of the segment walked last.
+        operations: the frames of operations in it (put, move, …), as opposed to events.
+        erased: numbers of all erased records so far.
+        counts: records of each kind code so far.
+        first_ns, last_ns: time of the first and last record so far; 0 if there is none.
+    """
+
+    def __init__(self, mountain: Mountain, every_root: bool = True) -> None:
+        self.mountain = mountain
+        self.every_root = every_root
+        self.seals: list[Seal] = []
+        self.offset = 0
+        self.offsets: array[int] = array("I")
+        self.operations: list[Frame] = []
+        self.erased: list[int] = []
+        self.counts: Counter[int] = Counter()
+        self.first_ns = 0
+        self.last_ns = 0
+
+    def begin(self, segment: frames.Segment, stream_id: bytes) -> None:
+        """Enter a segment. Raises Damage where it does not continue the log so far."""
+        if segment.stream_id != stream_id:
+            raise Damage("it belongs to another stream", CHAIN)
+        if segment.first != self.mountain.size:
+            expected = self.mountain.size
+            raise Damage(f"it begins with record {segment.first}, not {expected}", CHAIN)
+        if segment.root != self.mountain.root():
+            raise Damage("its root is not that of the records before it", TREE)
+        if self.seals and segment.previous_seal != self.seals[-1].hash:
+            raise Damage("it does not continue the chain of seals", CHAIN)
+        self.seals = [Seal(segment.first, segment.previous_seal, segment.root)]
+        self.offset = frames.SEGMENT_HEADER_SIZE
+        self.offsets = array("I")
+        self.operations = []
+
+    def walk(self, data: bytes) -> None:
+        """Walk the frames of a segment to its end, or to where only zeros follow.
+
+        Raises Damage at the first frame that is not what it must be, with everything before it
+        walked and `offset` at it.
+        """
+        unpack, size = frames.FRAME.unpack_from, frames.FRAME.size
+        view, end_of_data = memoryview(data), len(data)
+        mountain, counts, offsets = self.mountain, self.counts, self.offsets
+        offset, expected = self.offset, self.mountain.size
+        try:
+            while offset + size <= end_of_data:
+                crc, form, kind, length, sequence, time_ns = unpack(data, offset)
+                if form == frames.RECORD and kind > _LAST_OPERATION:
+                    end = offset + size + 16 + (length if length > 16 else 16)
+                    if end > end_of_data or crc32(view[offset + 4 : end]) != crc:
+                        frames.parse(data, offset)
+                    if sequence != expected:
+                        raise _misplaced(sequence, expected)
+                    commitment = sha256(view[offset + size : end]).digest()
+                    header = data[offset + 5 : offset + size]
+                    mountain.add(sha256(b"\x00" + header + commitment).digest())
+                    offsets.append(offset)
+                    counts[kind] += 1
+                    if not self.first_ns:
+                        self.first_ns = time_ns
+                    self.last_ns = time_ns
+                    expected += 1
+                    offset = end
+                elif form == frames.END:
+                    break
+                else:
+                    offset = self._special(frames.parse(data, offset), offset)
+                    expected = mountain.size
+        finally:
+            self.offset = offset
+        if data.count(0, offset) != end_of_data - offset:
+            raise Damage("bytes that are no frame follow the last frame")
+
+    def _special(self, frame: Frame, offset: int) -> int:
+        if frame.sequence != self.mountain.size:
+            raise _misplaced(frame.sequence, self.mountain.size)
+        if frame.form == frames.SEAL:
+            self._seal(frame)
+            return offset + frame.size
+        if frame.form == frames.ERASED:
+            if frame.region.count(0, 32) != len(frame.region) - 32:
+                raise Damage(f"something is left of the erased record {frame.sequence}", BODY)
+            self.erased.append(frame.sequence)
+        self.mountain.add(sha256(b"\x00" + frame.entry).digest())
+        self.offsets.append(offset)
+        self.counts[frame.kind] += 1
+        self.first_ns = self.first_ns or frame.time_ns
+        self.last_ns = frame.time_ns
+        if frame.kind <= _LAST_OPERATION:
+            self.operations.append(frame)
+        return offset + frame.size
+
+    def _seal(self, frame: Frame) -> None:
+        previous, root = frame.region[:32], frame.region[32:]
+        if frame.kind or frame.length != frames.SEAL_PAYLOAD:
+            raise Damage("a seal does not have the form of one", CHAIN)
+        if previous != self.seals[-1].hash:
+            raise Damage(
+                f"the seal over {frame.sequence} records does not continue the chain", CHAIN
+            )
+        if self.every_root and root != self.mountain.root():
+            raise Damage(
+                f"the seal over {frame.sequence} records has another root than they have", TREE
+            )
+        self.seals.append(Seal(frame.sequence, frames.seal_hash(frame.header, frame.region), root))
+
+
+def _misplaced(sequence: int, expected: int) -> Damage:
+    return Damage(f"record {sequence} stands where record {expected} should", ORDER)
+
+
+def later_seals(data: bytes, offset: int) -> int:
+    """How many whole seals stand in `data` beyond `offset`."""
+    pattern = bytes((frames.SEAL, 0, 0)) + frames.SEAL_PAYLOAD.to_bytes(4, "big")
+    found = 0
+    position = data.find(pattern, offset)
+    while position >= 0:
+        try:
+            frames.parse(data, position - 4)
+            found += 1
+        except Damage:
+            pass
+        position = data.find(pattern, position + 1)
+    return found
