@@ -67,7 +67,7 @@ class Constraint:
                 known[scope][name] = self.defaults[scope, name]
         try:
             result = self.program.execute(known)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it hurts
+        except Exception as error:
             return self._hurt(f"it cannot be evaluated ({str(error).splitlines()[0]})")
         if self.hard:
             if not isinstance(result, bool):

@@ -3,16 +3,17 @@
 The score of an option is a payoff drawn from what is believed of it (Thompson sampling; Thompson,
 Biometrika 25, 1933), so that an option is tried as often as it may still be the best, less what
 the soft constraints cost. The draw is seeded with the decision id: the same beliefs and the same
-id give the same ranking again. The confidence is no draw: it is the probability of success, calibrated against the outcomes.
+id give the same ranking again. The confidence is no draw: it is the probability of success,
+calibrated against the outcomes.
 """
 
 import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from brainos_ros.errors import BrainError
 from brainos_ros.pfc.constraints import Constraint, ConstraintSet
@@ -39,8 +40,7 @@ class Permission:
     evaluation_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """What `source` added to a score (dimensionless; payoffs are 0 to 1), and in words."""
 
     source: str
@@ -77,23 +77,26 @@ class Decision:
     latency_ms: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What JSON can hold; contributions as [source, value, text]."""
+        body = {name: getattr(self, name) for name in _DECISION}
+        body["alternatives"] = [
+            {name: getattr(each, name) for name in _CANDIDATE} for each in self.alternatives
+        ]
+        return body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "Decision":
         """The inverse of to_dict."""
-        alternatives = [
-            Candidate(**{**each, "contributions": _contributions(each["contributions"])})
-            for each in body["alternatives"]
-        ]
-        return cls(
-            **{
-                **body,
-                "contributions": _contributions(body["contributions"]),
-                "alternatives": alternatives,
-            }
-        )
+        decision = cls(**body)
+        decision.contributions = [Contribution(*part) for part in body["contributions"]]
+        decision.alternatives = [Candidate(**each) for each in body["alternatives"]]
+        for each in decision.alternatives:
+            each.contributions = [Contribution(*part) for part in each.contributions]
+        return decision
 
+
+_DECISION = tuple(each.name for each in fields(Decision))
+_CANDIDATE = tuple(each.name for each in fields(Candidate))
 
 Ask = Callable[[str, Mapping[str, Any]], Permission]
 
@@ -157,9 +160,7 @@ class Engine:
         )
 
 
-def check_request(
-    objective: str, options: Sequence[Option], context: Mapping[str, Any]
-) -> None:
+def check_request(objective: str, options: Sequence[Option], context: Mapping[str, Any]) -> None:
     """Raise BrainError naming what is wrong with a request."""
     if not objective.strip():
         raise BrainError("objective: is empty; say what is to be achieved")
@@ -254,7 +255,3 @@ def _reasoning(winner: Candidate | None, others: Sequence[Candidate]) -> str:
     if refused:
         sentence += f"; left out: {'; '.join(refused)}"
     return sentence + "."
-
-
-def _contributions(bodies: Sequence[Mapping[str, Any]]) -> list[Contribution]:
-    return [Contribution(**body) for body in bodies]

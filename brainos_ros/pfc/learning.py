@@ -151,16 +151,16 @@ def similarity(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 def _alike(a: Any, b: Any) -> float:
     if a == b:
         return 1.0
-    if isinstance(a, int | float) and isinstance(b, int | float) and not (
-        isinstance(a, bool) or isinstance(b, bool)
+    if (
+        isinstance(a, int | float)
+        and isinstance(b, int | float)
+        and not (isinstance(a, bool) or isinstance(b, bool))
     ):
         return 1.0 - abs(a - b) / (abs(a) + abs(b))
     return 0.0
 
 
-def _pool(
-    known: _Objective, option: str, context: Mapping[str, Any]
-) -> tuple[float, float, float]:
+def _pool(known: _Objective, option: str, context: Mapping[str, Any]) -> tuple[float, float, float]:
     seen = payoff = success = 0.0
     for cell in known.cells.get(option, {}).values():
         weight = similarity(context, cell.context) ** SHARPNESS * cell.fade(known.step)

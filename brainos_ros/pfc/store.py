@@ -1,7 +1,7 @@
 """What the PFC keeps over a restart: its decisions and their outcomes, in SQLite.
 
-The ledger stream is the truth and this file a projection of it: `Store.replay` applies the
-stream's events again, in order and any number of times.
+The ledger stream is the truth and this file a projection of it: a row's `place` is the sequence
+number of its record, so `Store.end` says from where `Store.replay` has to catch up after a crash.
 """
 
 import json
@@ -15,7 +15,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.engine import Decision
 from brainos_ros.pfc.learning import SUCCESS, Learning
 
-REMEMBERED = 20_000
+REMEMBERED = 2_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions(
     place INTEGER PRIMARY KEY, decision_id TEXT UNIQUE, body TEXT, acting INTEGER DEFAULT 0);
@@ -41,9 +41,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if self.outcome not in SUCCESS:
-            raise BrainError(
-                f"outcome: is {self.outcome!r}, must be one of {', '.join(SUCCESS)}"
-            )
+            raise BrainError(f"outcome: is {self.outcome!r}, must be one of {', '.join(SUCCESS)}")
         if not -1.0 <= self.reward <= 1.0:
             raise BrainError(f"reward: is {self.reward}, must be in -1..1")
         if not (self.objective.strip() and self.action.strip() and self.episode_id):
@@ -66,11 +64,11 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def add_decision(self, decision_id: str, body: bytes | str) -> None:
+    def add_decision(self, place: int, decision_id: str, body: bytes) -> None:
         """Keep a decision, `body` its JSON."""
-        text = body.decode() if isinstance(body, bytes) else body
         self._db.execute(
-            "INSERT OR IGNORE INTO decisions(decision_id, body) VALUES (?, ?)", (decision_id, text)
+            "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)",
+            (place, decision_id, body.decode()),
         )
 
     def begin_action(self, decision_id: str) -> None:
@@ -86,9 +84,10 @@ class Store:
         self._db.execute("UPDATE decisions SET acting=0 WHERE acting")
         return [row[0] for row in rows]
 
-    def add_outcome(self, outcome: Outcome) -> bool:
+    def add_outcome(self, place: int, outcome: Outcome) -> bool:
         """Keep an outcome; False if its episode id is known already."""
         values = (
+            place,
             outcome.episode_id,
             outcome.decision_id,
             outcome.objective,
@@ -98,8 +97,8 @@ class Store:
             outcome.reward,
         )
         cursor = self._db.execute(
-            "INSERT OR IGNORE INTO outcomes(episode_id, decision_id, objective, action, context,"
-            " outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO outcomes(place, episode_id, decision_id, objective, action,"
+            " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         return cursor.rowcount == 1
@@ -141,17 +140,24 @@ class Store:
         ).fetchone()
         return (Decision.from_dict(json.loads(row[1])), *(outcome or ("", 0.0)))
 
-    def replay(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        """Apply (kind, body) events of the ledger stream; return how many were its own."""
-        count = 0
+    def end(self) -> int:
+        """The sequence number after the last record applied; 0 if none is."""
+        row = self._db.execute(
+            "SELECT max((SELECT ifnull(max(place), -1) FROM decisions),"
+            " (SELECT ifnull(max(place), -1) FROM outcomes))"
+        ).fetchone()
+        return int(row[0]) + 1
+
+    def clear(self) -> None:
+        """Forget everything, to be replayed."""
+        self._db.executescript("DELETE FROM decisions; DELETE FROM outcomes;")
+
+    def replay(self, events: Iterable[tuple[int, str, bytes]]) -> None:
+        """Apply (sequence, kind, JSON) records of the ledger stream, in order."""
         self._db.execute("BEGIN")
-        for kind, body in events:
+        for place, kind, payload in events:
             if kind == "decision":
-                self.add_decision(body["decision_id"], json.dumps(body))
+                self.add_decision(place, json.loads(payload)["decision_id"], payload)
             elif kind == "outcome":
-                self.add_outcome(Outcome(**body))
-            else:
-                continue
-            count += 1
+                self.add_outcome(place, Outcome(**json.loads(payload)))
         self._db.execute("COMMIT")
-        return count

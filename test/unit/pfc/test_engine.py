@@ -67,8 +67,12 @@ def test_the_reasoning_names_what_counted():
     decision = brain.decide("go", ways, {"x": 1}, ["avoid_stairs", "short"], allow)
     assert decision.recommended_action == "a"
     assert decision.confidence > 0.8
-    for words in ("similar outcomes were successes", "constraint:short -0.10: long",
-                  "c (avoid_stairs excludes it: stairs)", "ahead of b"):
+    for words in (
+        "similar outcomes were successes",
+        "constraint:short -0.10: long",
+        "c (avoid_stairs excludes it: stairs)",
+        "ahead of b",
+    ):
         assert words in decision.reasoning
 
 
@@ -106,7 +110,7 @@ def test_a_silent_conscience_refuses_everything_and_is_asked_once():
 
     decision = engine().decide("go", options("a", "b", "c"), {}, [], ask)
     assert len(asked) == 1
-    assert decision.recommended_action == "" and decision.confidence == 0.0
+    assert (decision.recommended_action, decision.confidence) == ("", 0.0)
     assert all(each.excluded and "no answer" in each.reason for each in decision.alternatives)
     assert decision.reasoning.startswith("No option is left: ")
 
@@ -130,7 +134,7 @@ def test_what_is_observed_is_for_the_constraints_alone():
     crowded = brain.decide("go", options("a"), {}, ["few_people"], ask, {"people": 9})
     assert crowded.recommended_action == ""
     free = brain.decide("go", options("a"), {}, ["few_people"], ask, {"people": 1})
-    assert free.recommended_action == "a" and free.context == {"people": 1}
+    assert (free.recommended_action, free.context) == ("a", {"people": 1})
     assert asked == [{}]
 
 
@@ -165,8 +169,10 @@ def test_only_what_both_allow_is_ever_taken(names, stairs, permitted):
         "go", ways, {}, ["avoid_stairs"], lambda action, _: Permission(allowed[action], "r", "e")
     )
     possible = {way.name for way in ways if not way.attributes["stairs"] and allowed[way.name]}
-    assert (decision.recommended_action in possible) if possible else (
-        decision.recommended_action == ""
+    assert (
+        (decision.recommended_action in possible)
+        if possible
+        else (decision.recommended_action == "")
     )
 
 

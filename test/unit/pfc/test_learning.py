@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 
 from brainos_ros.pfc.learning import MOST_CONTEXTS, Learning, similarity
 
-VALUES = st.one_of(
-    st.booleans(), st.integers(-100, 100), st.floats(-1e6, 1e6), st.text(max_size=3)
-)
+VALUES = st.one_of(st.booleans(), st.integers(-100, 100), st.floats(-1e6, 1e6), st.text(max_size=3))
 CONTEXTS = st.dictionaries(st.sampled_from("abcde"), VALUES, max_size=5)
 
 
@@ -37,7 +35,7 @@ def test_beliefs_are_probabilities(outcomes):
         learning.learn("go", "a", {}, outcome, 1.0 if outcome == "success" else -1.0)
     belief = learning.believe("go", ["a", "b"], {})["a"]
     assert 0.0 < belief.mean < 1.0
-    assert 0.0 < belief.success < 1.0
+    assert 0.0 < belief.confidence < 1.0
     assert belief.seen <= len(outcomes)
 
 

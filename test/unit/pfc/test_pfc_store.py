@@ -1,5 +1,4 @@
 import json
-import sqlite3
 
 import pytest
 
@@ -21,8 +20,12 @@ def outcome(episode="e1", decision="d1", result="success", reward=1.0, **more):
     return Outcome(episode, decision, outcome=result, reward=reward, **fields)
 
 
+def packed(body):
+    return json.dumps(body.to_dict()).encode()
+
+
 def add(store, decision):
-    store.add_decision(decision.decision_id, json.dumps(decision.to_dict()))
+    store.add_decision(store.end(), decision.decision_id, packed(decision))
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def test_explain_gives_back_what_was_decided_also_after_a_restart(store, tmp_pat
     first, last = decide(), decide()
     add(store, first)
     add(store, last)
-    store.add_outcome(outcome(decision=first.decision_id, result="partial", reward=0.25))
+    store.add_outcome(
+        store.end(), outcome(decision=first.decision_id, result="partial", reward=0.25)
+    )
     store.close()
     again = Store(tmp_path / "pfc" / "pfc.db")
     assert again.explain(first.decision_id) == (first, "partial", 0.25)
@@ -55,7 +60,7 @@ def test_learning_comes_back(store, tmp_path):
     learning = Learning()
     for step in range(30):
         each = outcome(f"e{step}", reward=step / 30, context={"x": step % 3})
-        store.add_outcome(each)
+        store.add_outcome(store.end(), each)
         learning.learn(each.objective, each.action, each.context, each.outcome, each.reward)
     again = Store(tmp_path / "pfc" / "pfc.db")
     believed = again.learning().believe("go", ["a"], {"x": 1})
@@ -64,9 +69,10 @@ def test_learning_comes_back(store, tmp_path):
 
 
 def test_an_outcome_counts_once(store):
-    assert store.add_outcome(outcome())
-    assert not store.add_outcome(outcome(result="failure", reward=-1.0))
-    assert store.knows_episode("e1") and not store.knows_episode("e2")
+    assert store.add_outcome(store.end(), outcome())
+    assert not store.add_outcome(store.end(), outcome(result="failure", reward=-1.0))
+    assert store.knows_episode("e1")
+    assert not store.knows_episode("e2")
     assert store.learning().believe("go", ["a"], {"x": 1})["a"].seen == 1.0
 
 
@@ -96,12 +102,16 @@ def test_an_action_that_ended_is_not_reported(store):
     assert store.take_interrupted() == []
 
 
-def test_replay_rebuilds_and_repeats_without_harm(store, tmp_path):
+def test_replay_rebuilds_and_repeats_without_harm(store):
     decision = decide()
     came = outcome(decision=decision.decision_id)
-    events = [("decision", decision.to_dict()), ("other", {}), ("outcome", came.to_dict())]
-    assert store.replay(events) == 2
-    assert store.replay(events) == 2
+    events = [(4, "decision", packed(decision)), (5, "note", b""), (7, "outcome", packed(came))]
+    assert store.end() == 0
+    store.replay(events)
+    assert store.end() == 8
+    store.replay(events)
     assert store.explain() == (decision, "success", 1.0)
-    rows = sqlite3.connect(tmp_path / "pfc" / "pfc.db").execute("SELECT count(*) FROM outcomes")
-    assert rows.fetchone() == (1,)
+    store.clear()
+    assert store.end() == 0
+    store.replay(events)
+    assert store.explain() == (decision, "success", 1.0)

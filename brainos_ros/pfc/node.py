@@ -1,0 +1,425 @@
+"""The PFC's door to ROS: `decide`, `explain`, and `pursue`, which also acts and learns.
+
+Whatever is under way when this process ends is reported at the next activation and not repeated.
+"""
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from brainos_msgs.action import Execute, Pursue
+from brainos_msgs.msg import Alternative, Contribution, Episode, ServiceLevel, WorldState
+from brainos_msgs.msg import Decision as DecisionMsg
+from brainos_msgs.srv import Decide, Evaluate, Explain
+from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.task import Future
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.pfc.constraints import load_constraints
+from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
+from brainos_ros.pfc.store import Outcome, Store
+from brainos_ros.ros import qos
+from brainos_ros.ros.conversions import (
+    accept,
+    attributes_to_dict,
+    dict_to_attributes,
+    ns_to_time,
+    refuse,
+)
+from brainos_ros.ros.lifecycle import BrainNode
+from brainos_ros.ros.main import run
+from brainos_ros.ros.parameters import Parameter
+
+CANCEL_S = 5.0
+
+
+class PfcNode(BrainNode):
+    """Decides by constraints and remembered outcomes, and pursues objectives with the robot."""
+
+    role = "pfc"
+    parameters = (
+        Parameter("constraints_file", "", "constraints (YAML); empty for the one that ships"),
+        Parameter(
+            "conscience_timeout_s",
+            0.2,
+            "how long the conscience may take; silent is refused",
+            unit="s",
+            minimum=0.01,
+            maximum=10.0,
+        ),
+        Parameter(
+            "action_timeout_s",
+            120.0,
+            "how long the robot may take for one action before it counts as failed",
+            unit="s",
+            minimum=0.1,
+            maximum=86400.0,
+            dynamic=True,
+        ),
+    )
+
+    def configure(self) -> None:
+        share = Path(get_package_share_directory("brainos_ros"))
+        given = self.settings["constraints_file"]
+        constraints = load_constraints(Path(given or share / "config" / "constraints.yaml"))
+        self._store = Store(self.home / "pfc" / "pfc.db")
+        self._engine = Engine(constraints, self._store.learning())
+        self._evaluate = self.outgoing.client(Evaluate, "conscience/evaluate")
+        self._observed: dict[str, Any] = {}
+        self._level = ServiceLevel.ONLINE
+        self._pursuit: _Pursuit | None = None
+        self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
+        self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
+        self.create_subscription(ServiceLevel, "service_level", self._note_level, qos.STATE)
+        self.create_subscription(WorldState, "world_model/state", self._note_world, qos.STATE)
+
+    def activate(self) -> None:
+        self._catch_up()
+        for decision_id in self._store.take_interrupted():
+            self._record_pursuit(decision_id, "interrupted")
+            self.get_logger().warning(
+                f"the action of decision {decision_id} was interrupted; it is not repeated"
+            )
+        self._robot = self.own(ActionClient(self, Execute, "execute"))
+        self.own(
+            ActionServer(
+                self,
+                Pursue,
+                "pfc/pursue",
+                self._pursue,
+                cancel_callback=self._cancel,
+            )
+        )
+        self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
+        self.every(0.1, self._check_time)
+        self.door(Decide, "pfc/decide", self._decide)
+        self.door(Explain, "pfc/explain", self._explain)
+
+    def deactivate(self) -> None:
+        if self._pursuit is not None:
+            self._pursuit.end("the brain was deactivated", ErrorCode.CANCELLED)
+            self._pursuit.abandon()
+
+    def cleanup(self) -> None:
+        self._store.close()
+        self.outgoing.node.destroy_client(self._evaluate)
+
+    def diagnose(self) -> Mapping[str, object]:
+        return {"pursuing": self._pursuit.objective if getattr(self, "_pursuit", None) else ""}
+
+    def _catch_up(self) -> None:
+        """Bring the store up to the ledger, which is the truth, and learn from it."""
+        size, start = self.ledger.size, self._store.end()
+        if start > size:
+            self.get_logger().warning("the store is ahead of the ledger; it is built anew")
+            self._store.clear()
+            start = 0
+        records = (self.ledger.read(place) for place in range(start, size))
+        self._store.replay((each.sequence, each.kind, each.payload) for each in records)
+        self._engine.learning = self._store.learning()
+
+    # ---------------------------------------------------------------- decide, explain
+
+    def _decide(self, request: Decide.Request, response: Decide.Response) -> Decide.Response:
+        decision = self._take_decision(request)
+        response.decision = message = _decision_to_msg(decision)
+        self._decisions.publish(message)
+        return response if message.recommended_action else refuse(response, _none_left(decision))
+
+    def _take_decision(self, request: Any) -> Decision:
+        options = [
+            Option(each.name, attributes_to_dict(each.attributes, f"options[{i}].attributes"))
+            for i, each in enumerate(request.options)
+        ]
+        context = attributes_to_dict(request.context, "context")
+        decision = self._engine.decide(
+            request.objective, options, context, request.constraints, self._ask, self._observed
+        )
+        body = json.dumps(decision.to_dict(), separators=(",", ":")).encode()
+        self._store.add_decision(self.record("decision", body), decision.decision_id, body)
+        return decision
+
+    def _ask(self, action: str, inputs: Mapping[str, Any]) -> Permission:
+        request = Evaluate.Request(
+            action=action, context=dict_to_attributes(inputs), requester=self.role
+        )
+        reply = self.outgoing.call(self._evaluate, request, self.settings["conscience_timeout_s"])
+        if not reply.success:
+            return Permission(False, reply.message, "")
+        verdict = reply.evaluation
+        return Permission(verdict.approved, verdict.reason, verdict.evaluation_id)
+
+    def _explain(self, request: Explain.Request, response: Explain.Response) -> Explain.Response:
+        decision, response.outcome, response.reward = self._store.explain(request.decision_id)
+        response.decision = _decision_to_msg(decision)
+        return response
+
+    # ---------------------------------------------------------------- observe
+
+    def _note_level(self, message: ServiceLevel) -> None:
+        self._level = message.level
+
+    def _note_world(self, message: WorldState) -> None:
+        self._observed = {"people": message.people, "entities": message.total_entities}
+        if math.isfinite(message.nearest_obstacle_m):
+            self._observed["nearest_obstacle_m"] = message.nearest_obstacle_m
+
+    # ---------------------------------------------------------------- pursue
+
+    async def _pursue(self, goal: Any) -> Pursue.Result:
+        result = Pursue.Result()
+        try:
+            if self._pursuit is not None:
+                raise BrainError(
+                    f"the robot is busy with `{self._pursuit.objective}`; cancel that or wait",
+                    ErrorCode.UNAVAILABLE,
+                )
+            self._pursuit = pursuit = _Pursuit(goal, Future(executor=self.executor))
+            try:
+                await self._carry_out(pursuit, result)
+            finally:
+                self._pursuit = None
+        except BrainError as error:
+            refuse(result, error)
+        except Exception as error:
+            self.note_failure(f"pursue failed: {error!r}")
+            refuse(result, BrainError(f"pursue failed inside: {error!r}", ErrorCode.INTERNAL))
+        if goal.is_cancel_requested:
+            goal.canceled()
+        elif result.success:
+            goal.succeed()
+        elif goal.is_active:
+            goal.abort()
+        return result
+
+    async def _carry_out(self, pursuit: "_Pursuit", result: Pursue.Result) -> None:
+        request = pursuit.goal.request
+        pursuit.tell(Pursue.Feedback.OBSERVING, f"{len(self._observed)} facts of the world")
+        if self._level == ServiceLevel.EMERGENCY:
+            raise BrainError(
+                "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
+            )
+        pursuit.tell(Pursue.Feedback.DECIDING, f"{len(request.options)} options")
+        decision = self._take_decision(request)
+        result.decision = _decision_to_msg(decision)
+        self._decisions.publish(result.decision)
+        if not decision.recommended_action:
+            raise _none_left(decision)
+        done = await self._act(pursuit, decision)
+        pursuit.tell(Pursue.Feedback.LEARNING, f"{done.outcome}, reward {done.reward:.2f}")
+        context = attributes_to_dict(request.context, "context")
+        outcome = Outcome(
+            str(uuid.uuid4()),
+            decision.decision_id,
+            decision.objective,
+            decision.recommended_action,
+            context,
+            done.outcome,
+            done.reward,
+        )
+        self._learn(outcome)
+        self._episodes.publish(_episode(outcome, done))
+        result.outcome, result.reward = outcome.outcome, outcome.reward
+        result.episode_id = outcome.episode_id
+        if not done.success:
+            raise BrainError(
+                done.message or "the robot could not do it", ErrorCode.PFC_ACTION_FAILED
+            )
+        accept(result, done.message)
+
+    async def _act(self, pursuit: "_Pursuit", decision: Decision) -> Execute.Result:
+        """The robot's result; raises BrainError if there is none to learn from."""
+        if not self._robot.server_is_ready():
+            raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
+        option = next(
+            each
+            for each in pursuit.goal.request.options
+            if each.name == decision.recommended_action
+        )
+        context = {each.key: each for each in pursuit.goal.request.context}
+        context.update((each.key, each) for each in option.attributes)
+        order = Execute.Goal(
+            action=decision.recommended_action,
+            context=list(context.values()),
+            decision_id=decision.decision_id,
+        )
+        pursuit.action = decision.recommended_action
+        pursuit.deadline = time.monotonic() + self.settings["action_timeout_s"]
+        self._record_pursuit(decision.decision_id, "began")
+        self._store.begin_action(decision.decision_id)
+        try:
+            sent = self._robot.send_goal_async(order, feedback_callback=pursuit.relay)
+            sent.add_done_callback(pursuit.accepted)
+            await pursuit.over
+        finally:
+            self._store.end_action(decision.decision_id)
+        ending = "ended" if pursuit.done else pursuit.reason
+        self._record_pursuit(decision.decision_id, ending)
+        return pursuit.result()
+
+    def _cancel(self, goal: Any) -> CancelResponse:
+        if self._pursuit is not None and self._pursuit.goal.goal_id == goal.goal_id:
+            self._pursuit.end("cancelled by the caller", ErrorCode.CANCELLED)
+        return CancelResponse.ACCEPT
+
+    def _check_time(self) -> None:
+        pursuit, now = self._pursuit, time.monotonic()
+        if pursuit is None or now < pursuit.deadline:
+            return
+        if pursuit.reason:
+            pursuit.abandon()
+        else:
+            pursuit.end("the robot took too long", ErrorCode.TIMEOUT)
+
+    # ---------------------------------------------------------------- learn
+
+    def _learn(self, outcome: Outcome) -> None:
+        self._store.add_outcome(self.record("outcome", outcome.to_dict()), outcome)
+        self._engine.learning.learn(
+            outcome.objective, outcome.action, outcome.context, outcome.outcome, outcome.reward
+        )
+
+    def _learn_from_others(self, message: Episode) -> None:
+        """An episode of somebody who acted on a decision himself; its own are known already."""
+        if not message.decision_id or self._store.knows_episode(message.episode_id):
+            return
+        try:
+            context = attributes_to_dict(message.context, "context")
+            self._learn(
+                Outcome(
+                    message.episode_id,
+                    message.decision_id,
+                    message.objective,
+                    message.action,
+                    context,
+                    message.outcome,
+                    message.reward,
+                )
+            )
+        except BrainError as error:
+            self.get_logger().warning(
+                f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
+            )
+
+    def _record_pursuit(self, decision_id: str, phase: str) -> None:
+        self.record("pursuit", {"decision_id": decision_id, "phase": phase})
+
+
+class _Pursuit:
+    """One goal of `pursue` while it is under way: who ends it, and how."""
+
+    def __init__(self, goal: Any, over: Future) -> None:
+        self.goal, self.over = goal, over
+        self.objective, self.action = goal.request.objective, ""
+        self.deadline = math.inf
+        self.reason, self.done = "", None
+        self._code = ErrorCode.NONE
+        self._order: Any = None
+
+    def tell(self, phase: str, text: str, progress: float = 0.0) -> None:
+        self.goal.publish_feedback(
+            Pursue.Feedback(phase=phase, action=self.action, progress=progress, text=text)
+        )
+
+    def relay(self, message: Any) -> None:
+        said = message.feedback
+        if not self.over.done():
+            self.tell(Pursue.Feedback.ACTING, said.text, said.progress)
+
+    def accepted(self, sent: Future) -> None:
+        self._order = sent.result()
+        if not self._order.accepted:
+            self.reason, self._code = "the robot refuses the action", ErrorCode.PFC_ACTION_FAILED
+            self.abandon()
+            return
+        self._order.get_result_async().add_done_callback(self._finished)
+        if self.reason:
+            self._order.cancel_goal_async()
+
+    def _finished(self, answer: Future) -> None:
+        self.done = answer.result().result
+        self.abandon()
+
+    def end(self, reason: str, code: ErrorCode) -> None:
+        """Ask the robot to stop; it has CANCEL_S to say that it did."""
+        if self.reason:
+            return
+        self.reason, self._code = reason, code
+        self.deadline = time.monotonic() + CANCEL_S
+        if self._order is not None:
+            self._order.cancel_goal_async()
+
+    def abandon(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def result(self) -> Execute.Result:
+        """What to learn from: the robot's result, or a failure where it took too long."""
+        if self._code == ErrorCode.TIMEOUT:
+            return Execute.Result(message=self.reason, outcome="failure", reward=-1.0)
+        if self.reason:
+            raise BrainError(f"{self.action}: {self.reason}", self._code)
+        if not self.done.outcome:
+            self.done.outcome, self.done.reward = "failure", -1.0
+        return self.done
+
+
+def _none_left(decision: Decision) -> BrainError:
+    return BrainError(decision.reasoning, ErrorCode.PFC_NO_OPTION_LEFT)
+
+
+def _contributions(parts: list[Any]) -> list[Contribution]:
+    return [Contribution(source=part[0], value=part[1], text=part[2]) for part in parts]
+
+
+def _decision_to_msg(decision: Decision) -> DecisionMsg:
+    return DecisionMsg(
+        decision_id=decision.decision_id,
+        stamp=ns_to_time(decision.stamp_ns),
+        objective=decision.objective,
+        context=dict_to_attributes(decision.context),
+        recommended_action=decision.recommended_action,
+        confidence=decision.confidence,
+        reasoning=decision.reasoning,
+        contributions=_contributions(decision.contributions),
+        alternatives=[
+            Alternative(
+                action=each.action,
+                confidence=each.confidence,
+                score=each.score,
+                excluded=each.excluded,
+                reason=each.reason,
+                contributions=_contributions(each.contributions),
+            )
+            for each in decision.alternatives
+        ],
+        evaluation_id=decision.evaluation_id,
+        latency_ms=decision.latency_ms,
+    )
+
+
+def _episode(outcome: Outcome, done: Execute.Result) -> Episode:
+    facts = {each.key: each for each in done.facts}
+    duration = dict_to_attributes({"duration_s": done.duration_s})
+    return Episode(
+        episode_id=outcome.episode_id,
+        stamp=ns_to_time(time.time_ns()),
+        objective=outcome.objective,
+        context=dict_to_attributes(outcome.context),
+        action=outcome.action,
+        outcome=outcome.outcome,
+        reward=outcome.reward,
+        metadata=[*duration, *(fact for key, fact in facts.items() if key != "duration_s")],
+        kind="episodic",
+        decision_id=outcome.decision_id,
+    )
+
+
+def main() -> None:
+    """Entry point of the `pfc` executable."""
+    run(PfcNode)
