@@ -35,6 +35,8 @@ def check_attributes(attributes: Mapping[str, Value], field_name: str) -> dict[s
     for key, value in attributes.items():
         check_name(key, f"{field_name}.key")
         for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, bytes | Mapping):
+                raise _bad(f"{field_name}.{key} holds bytes: give numbers, text or booleans")
             if isinstance(item, float) and not math.isfinite(item):
                 raise _bad(f"{field_name}.{key} is {item}: give a finite number")
             if isinstance(item, str) and len(item) > MAX_TEXT:
@@ -115,7 +117,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing known of an entity: when it was seen and until when it holds [ns; None: for good]."""
+    """One thing known of an entity, when it was seen and until when it holds (None: for good)."""
 
     value: Value | Pose
     stamp: int

@@ -17,6 +17,7 @@ from brainos_ros.world_model.world import Event, World
 Record = Callable[[str, Mapping[str, Any]], int]
 Read = Callable[[int], Iterable[tuple[int, str, Mapping[str, Any]]]]
 
+KINDS = frozenset({"entity", "entity.deleted", "relation", "observation", "note"})
 FORMAT = 1
 VERSIONS = 100_000
 CHECKPOINT_EVERY = 1_000
@@ -43,7 +44,7 @@ class Journal:
         self._live: set[str] = set()
 
     def restore(self, read: Read, head: int, now: int) -> int:
-        """Rebuild the world from the checkpoint and the records after it; return how many those were.
+        """Rebuild the world from the checkpoint and the records after it; return their number.
 
         `read(first)` yields (sequence number, kind, body) of the stream from `first` on, `head` is
         the last sequence number in it (-1: empty). A checkpoint beyond the head belongs to another
@@ -63,7 +64,7 @@ class Journal:
         return replayed
 
     def commit(self, event: Event | None, now: int) -> None:
-        """Record an event, then apply it; None is nothing to do. A refused record changes nothing."""
+        """Record an event, then apply it (None: nothing to do); refused, it changes nothing."""
         if event is None:
             return
         self._write(event.kind, {**event.body, "at": now})
@@ -89,8 +90,10 @@ class Journal:
         self._settle()
 
     def live(self, entity: Entity) -> None:
-        """Put a sensor's own entity (the robot, a tracked person) in the world, never recorded."""
-        self._live.add(entity.entity_id)
+        """Put a sensor's own entity (a tracked person) in the world, or its news of one that is
+        there (where the robot is); never recorded."""
+        if entity.entity_id not in self.world.entities:
+            self._live.add(entity.entity_id)
         self.world.apply(Event("entity", {"entity": entity.to_json()}))
         self._settle()
 

@@ -1,4 +1,4 @@
-"""The world: a graph of entities that changes by events only, so that replaying them rebuilds it."""
+"""The world: a graph of entities that only events change, so that replaying them rebuilds it."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping

@@ -1,0 +1,297 @@
+"""The world model's doors: converts, calls the journal, answers."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+from action_msgs.msg import GoalStatus, GoalStatusArray
+from brainos_msgs import msg, srv
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+from rclpy.qos import qos_profile_action_status_default
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import LaserScan
+from visualization_msgs.msg import Marker, MarkerArray
+
+from brainos_ros.errors import BrainError
+from brainos_ros.ros import qos
+from brainos_ros.ros import world_messages as messages
+from brainos_ros.ros.conversions import attributes_to_dict, ns_to_time
+from brainos_ros.ros.lifecycle import BrainNode
+from brainos_ros.ros.main import run
+from brainos_ros.ros.parameters import Parameter
+from brainos_ros.world_model import senses
+from brainos_ros.world_model.entities import Entity, Relation
+from brainos_ros.world_model.journal import KINDS, Journal
+
+SECOND = 1_000_000_000
+MARKER_PERIOD_NS = SECOND // 2
+FLUSH_PERIOD_S = 1.0
+APPROVALS_DEADLINE_S = 0.2
+BUSY = (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_CANCELING)
+
+
+class WorldModelNode(BrainNode):
+    """Entities, relations and observations of one robot's world."""
+
+    role = "world_model"
+    parameters = (
+        Parameter("max_entities", 10_000, "entities held at most", minimum=1, maximum=1_000_000),
+        Parameter(
+            "sense_period_s",
+            0.25,
+            "time between looks at odom, scan and tracked people; also the "
+            "shortest time between two world_model/state",
+            unit="s",
+            minimum=0.02,
+            maximum=10.0,
+        ),
+        Parameter("odom_topic", "odom", "nav_msgs/Odometry of the robot"),
+        Parameter("scan_topic", "scan", "sensor_msgs/LaserScan of the robot"),
+        Parameter("tracked_people_topic", "tracked_people", "brainos_msgs/TrackedPeople"),
+    )
+
+    _open: Journal | None = None
+
+    def activate(self) -> None:
+        folder = self.home / self.role
+        journal = Journal(folder, self.record, max_entities=self.settings["max_entities"])
+        journal.restore(self._records, self.ledger.size - 1, self._now())
+        self._journal = self._open = journal
+        self._raw: dict[str, bytes] = {}
+        self._people = 0
+        self._nearest = math.nan
+        self._goals = 0
+        self._published = self._drawn = -1
+        self._drawn_at = 0
+        self._drawn_ids: set[str] = set()
+        self._refused = 0
+        self._settle_in()
+        self._open_doors()
+        self._state = self.create_publisher(msg.WorldState, "world_model/state", qos.STATE)
+        self._markers = self.create_publisher(MarkerArray, "world_model/markers", qos.STATE)
+        self.create_subscription(msg.Observation, "observations", self._on_observation, qos.EVENT)
+        for name, kind in (
+            ("odom", Odometry),
+            ("scan", LaserScan),
+            ("tracked_people", msg.TrackedPeople),
+        ):
+            topic = self.settings[f"{name}_topic"]
+            self.create_subscription(kind, topic, self._keep(name), qos.SENSOR, raw=True)
+        self.create_subscription(
+            GoalStatusArray,
+            "pfc/pursue/_action/status",
+            self._on_goals,
+            qos_profile_action_status_default,
+        )
+        self._approvals = self.outgoing.client(srv.ListPending, "conscience/list_pending")
+        self.every(self.settings["sense_period_s"], self._look)
+        self.every(FLUSH_PERIOD_S, lambda: self._journal.flush(self._now()))
+        self._look()
+
+    def deactivate(self) -> None:
+        journal, self._open = self._open, None
+        if journal:
+            journal.flush(self._now())
+            journal.checkpoint()
+
+    def diagnose(self) -> Mapping[str, object]:
+        if not self.is_active:
+            return {}
+        world = self._journal.world
+        return {
+            "entities": len(world.entities),
+            "version": world.version,
+            "refused": self._refused,
+        }
+
+    def _now(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _records(self, first: int) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        for sequence in range(first, self.ledger.size):
+            record = self.ledger.read(sequence)
+            if record.kind in KINDS and not record.erased:
+                yield sequence, record.kind, json.loads(record.payload)
+
+    def _settle_in(self) -> None:
+        name, world = self.settings["robot"], self._journal.world
+        if name not in world.entities:
+            now = self._now()
+            self._journal.commit(world.plan_create(Entity.new("robot", now, name, rank=10)), now)
+
+    def _open_doors(self) -> None:
+        for kind, name, handler in (
+            (srv.CreateEntity, "create_entity", self._create),
+            (srv.GetEntity, "get_entity", self._get),
+            (srv.ListEntities, "list_entities", self._list),
+            (srv.DeleteEntity, "delete_entity", self._delete),
+            (srv.Relate, "relate", self._relate),
+            (srv.Observe, "observe", self._observe),
+            (srv.GetSnapshot, "get_snapshot", self._snapshot),
+            (srv.GetImpact, "get_impact", self._impact),
+        ):
+            self.door(kind, f"world_model/{name}", handler)
+
+    # ---------------------------------------------------------------- doors
+
+    def _fresh(self) -> int:
+        now = self._now()
+        self._journal.world.expire(now)
+        return now
+
+    def _create(self, request: Any, response: Any) -> Any:
+        now = self._fresh()
+        entity = messages.entity_from(request.entity, now)
+        self._journal.commit(self._journal.world.plan_create(entity), now)
+        held = self._journal.world.get(entity.entity_id)
+        response.entity_id, response.created_at = held.entity_id, ns_to_time(held.created_at)
+        return response
+
+    def _get(self, request: Any, response: Any) -> Any:
+        self._fresh()
+        world = self._journal.world
+        response.entity = messages.entity_to(world.get(request.entity_id))
+        response.relations = list(map(messages.relation_to, world.relations_of(request.entity_id)))
+        return response
+
+    def _list(self, request: Any, response: Any) -> Any:
+        self._fresh()
+        filters = attributes_to_dict(request.filters, "filters")
+        entities, response.total_count = self._journal.world.select(
+            request.entity_type, filters, request.limit, request.after
+        )
+        response.entities = list(map(messages.entity_to, entities))
+        return response
+
+    def _delete(self, request: Any, response: Any) -> Any:
+        now = self._fresh()
+        self._journal.commit(self._journal.world.plan_delete(request.entity_id), now)
+        return response
+
+    def _relate(self, request: Any, response: Any) -> Any:
+        now, world, asked = self._fresh(), self._journal.world, request.relation
+        relation = Relation(asked.source_id, asked.relation_type, asked.target_id)
+        plan = world.plan_unrelate if request.remove else world.plan_relate
+        self._journal.commit(plan(relation), now)
+        return response
+
+    def _observe(self, request: Any, response: Any) -> Any:
+        now = self._fresh()
+        observation = messages.observation_from(request.observation, now)
+        self._journal.observe(observation, now)
+        response.observation_id = observation.observation_id
+        response.processed_at = ns_to_time(now)
+        return response
+
+    def _snapshot(self, request: Any, response: Any) -> Any:
+        now = self._fresh()
+        snapshot = self._journal.world.snapshot(request.entity_types, request.since_version)
+        response.snapshot_id, response.stamp = str(uuid4()), ns_to_time(now)
+        response.version, response.total_entities = snapshot.version, snapshot.total_entities
+        response.entities_by_type = messages.counts_to(snapshot.entities_by_type)
+        response.entities = list(map(messages.entity_to, snapshot.entities))
+        response.relations = list(map(messages.relation_to, snapshot.relations))
+        response.removed = snapshot.removed
+        response.active_decisions = self._goals
+        try:
+            if self._approvals.service_is_ready():
+                pending = self.outgoing.call(
+                    self._approvals, srv.ListPending.Request(), APPROVALS_DEADLINE_S
+                )
+                response.pending_approvals = len(pending.pending)
+        except BrainError as error:
+            response.message = f"pending approvals are not counted: {error}"
+        return response
+
+    def _impact(self, request: Any, response: Any) -> Any:
+        self._fresh()
+        affected = self._journal.world.impact(
+            request.entity_id, request.relation_types, request.max_depth
+        )
+        response.entity_ids = [entity_id for entity_id, _ in affected]
+        response.depths = [depth for _, depth in affected]
+        return response
+
+    # ---------------------------------------------------------------- senses
+
+    def _keep(self, name: str) -> Any:
+        def keep(data: bytes) -> None:
+            self._raw[name] = data
+
+        return keep
+
+    def _on_goals(self, message: GoalStatusArray) -> None:
+        self._goals = sum(goal.status in BUSY for goal in message.status_list)
+
+    def _on_observation(self, message: msg.Observation) -> None:
+        now = self._fresh()
+        try:
+            self._journal.stream(messages.observation_from(message, now), now)
+        except BrainError as error:
+            self._refused += 1
+            self.get_logger().warning(f"observation refused: {error}", throttle_duration_sec=5.0)
+
+    def _look(self) -> None:
+        now, raw = self._fresh(), self._raw
+        self._raw = {}
+        facts: dict[str, Any] = {}
+        pose = None
+        if "odom" in raw:
+            odom = deserialize_message(raw["odom"], Odometry)
+            pose = messages.pose_from(odom.header.frame_id, odom.pose)
+            facts["speed_mps"] = odom.twist.twist.linear.x
+        if "scan" in raw:
+            scan = deserialize_message(raw["scan"], LaserScan)
+            self._nearest = senses.nearest_return(scan.ranges, scan.range_min, scan.range_max)
+            if math.isfinite(self._nearest):
+                facts["nearest_obstacle_m"] = self._nearest
+        held = self._journal.world.entities.get(self.settings["robot"])
+        changed = senses.robot(held, pose, facts, now) if held else None
+        if changed:
+            self._journal.live(changed)
+        if "tracked_people" in raw:
+            tracked = deserialize_message(raw["tracked_people"], msg.TrackedPeople)
+            self._people = len(tracked.people)
+            known = self._journal.world.entities
+            for person in senses.people(messages.people_from(tracked), known, now):
+                self._journal.live(person)
+        self._publish(now)
+
+    def _publish(self, now: int) -> None:
+        world = self._journal.world
+        if world.version != self._published:
+            self._published = world.version
+            robot = world.entities.get(self.settings["robot"])
+            self._state.publish(
+                msg.WorldState(
+                    stamp=ns_to_time(now),
+                    version=world.version,
+                    total_entities=len(world.entities),
+                    entities_by_type=messages.counts_to(world.count()),
+                    robot_pose=messages.stamped(robot) if robot else PoseStamped(),
+                    nearest_obstacle_m=self._nearest,
+                    people=self._people,
+                )
+            )
+        due = world.version != self._drawn and now - self._drawn_at >= MARKER_PERIOD_NS
+        if due and self._markers.get_subscription_count():
+            self._drawn, self._drawn_at = world.version, now
+            self._markers.publish(MarkerArray(markers=self._draw()))
+
+    def _draw(self) -> list[Marker]:
+        shown = {
+            key: entity for key, entity in self._journal.world.entities.items() if entity.where
+        }
+        gone = self._drawn_ids - shown.keys()
+        self._drawn_ids = set(shown)
+        return [Marker(ns=key, action=Marker.DELETE) for key in sorted(gone)] + [
+            messages.marker_of(entity) for entity in shown.values()
+        ]
+
+
+def main() -> None:
+    """Entry point of the `world_model` executable."""
+    run(WorldModelNode)

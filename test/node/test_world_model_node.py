@@ -1,0 +1,199 @@
+"""The world model over real DDS: doors, topics, senses, restart."""
+
+import math
+import time
+
+import pytest
+from brainos_msgs import msg, srv
+from geometry_msgs.msg import Point, Vector3
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from sensor_msgs.msg import LaserScan
+from visualization_msgs.msg import Marker, MarkerArray
+
+from brainos_ros.errors import ErrorCode
+from brainos_ros.ros import qos
+from brainos_ros.world_model.node import WorldModelNode
+
+DEADLINE_S = 10.0
+
+
+def text(key: str, value: str) -> msg.Attribute:
+    return msg.Attribute(key=key, value=ParameterValue(string_value=value))
+
+
+def create(graph, entity_id: str, entity_type: str = "object", **fields):
+    entity = msg.Entity(entity_id=entity_id, entity_type=entity_type, **fields)
+    return graph.call(
+        srv.CreateEntity, "world_model/create_entity", srv.CreateEntity.Request(entity=entity)
+    )
+
+
+def observe(graph, target: str, **fields):
+    fields = {"event_type": "object_detected", "target_entity_type": "object", **fields}
+    observation = msg.Observation(target_entity_id=target, **fields)
+    return graph.call(
+        srv.Observe, "world_model/observe", srv.Observe.Request(observation=observation)
+    )
+
+
+def relate(graph, source: str, kind: str, target: str, remove: bool = False):
+    relation = msg.Relation(source_id=source, relation_type=kind, target_id=target)
+    request = srv.Relate.Request(relation=relation, remove=remove)
+    return graph.call(srv.Relate, "world_model/relate", request)
+
+
+def get(graph, entity_id: str):
+    request = srv.GetEntity.Request(entity_id=entity_id)
+    return graph.call(srv.GetEntity, "world_model/get_entity", request)
+
+
+def snapshot(graph, **fields):
+    request = srv.GetSnapshot.Request(**fields)
+    return graph.call(srv.GetSnapshot, "world_model/get_snapshot", request)
+
+
+def matched(publisher):
+    end = time.monotonic() + DEADLINE_S
+    while not publisher.get_subscription_count():
+        assert time.monotonic() < end, f"nobody listens to {publisher.topic_name}"
+        time.sleep(0.002)
+    return publisher
+
+
+def test_an_entity_lives_from_create_to_delete(graph) -> None:
+    graph.start(WorldModelNode)
+    made = create(graph, "", rank=5, attributes=[text("weight", "2.5"), text("label", "glass")])
+    assert made.success, made.message
+    held = get(graph, made.entity_id)
+    assert held.entity.rank == 5
+    values = {a.key: a.value for a in held.entity.attributes}
+    assert values["weight"].double_value == 2.5
+    assert values["label"].type == ParameterType.PARAMETER_STRING
+    request = srv.DeleteEntity.Request(entity_id=made.entity_id)
+    assert graph.call(srv.DeleteEntity, "world_model/delete_entity", request).success
+    assert get(graph, made.entity_id).error_code == ErrorCode.NOT_FOUND
+
+
+def test_observations_reach_the_world_by_service_and_topic(graph) -> None:
+    graph.start(WorldModelNode)
+    seen = observe(graph, "cube", data=[text("colour", "red")], frame_id="map")
+    assert seen.success, seen.message
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    topic = matched(graph.publisher(msg.Observation, "observations", qos.EVENT))
+    topic.publish(msg.Observation(event_type="seen", target_entity_id="nameless"))
+    topic.publish(
+        msg.Observation(
+            event_type="seen", target_entity_id="ball", target_entity_type="toy",
+            data=[text("colour", "blue")],
+        )
+    )  # fmt: skip
+    state.wait_for(lambda m: any(count.type == "toy" for count in m.entities_by_type))
+    assert get(graph, "ball").entity.attributes[0].value.string_value == "blue"
+    assert get(graph, "cube").entity.frame_id == "map"
+    assert get(graph, "nameless").error_code == ErrorCode.NOT_FOUND
+
+
+def test_snapshot_since_a_version_and_impact(graph) -> None:
+    graph.start(WorldModelNode)
+    for name in ("dock", "lidar", "base"):
+        assert create(graph, name).success
+    assert relate(graph, "lidar", "depends_on", "base").success
+    before = snapshot(graph)
+    assert before.total_entities == 4
+    assert {c.type: c.count for c in before.entities_by_type} == {"object": 3, "robot": 1}
+    assert create(graph, "box", "box").success
+    assert relate(graph, "lidar", "depends_on", "base", remove=True).success
+    assert relate(graph, "dock", "depends_on", "lidar").success
+    after = snapshot(graph, since_version=before.version, entity_types=["object", "box"])
+    assert {e.entity_id for e in after.entities} == {"box", "lidar", "base", "dock"}
+    assert [r.target_id for r in after.relations] == ["lidar"]
+    assert relate(graph, "lidar", "depends_on", "base").success
+    request = srv.GetImpact.Request(entity_id="base")
+    impact = graph.call(srv.GetImpact, "world_model/get_impact", request)
+    assert list(zip(impact.entity_ids, impact.depths, strict=True)) == [("lidar", 1), ("dock", 2)]
+
+
+def test_list_filters_by_attribute(graph) -> None:
+    graph.start(WorldModelNode)
+    for i in range(3):
+        create(graph, f"box{i}", "box", attributes=[text("full", "true" if i else "false")])
+    request = srv.ListEntities.Request(entity_type="box", filters=[text("full", "true")], limit=1)
+    found = graph.call(srv.ListEntities, "world_model/list_entities", request)
+    assert ([e.entity_id for e in found.entities], found.total_count) == (["box1"], 2)
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        (lambda g: create(g, "x", ""), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: create(g, "x", rank=77), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: create(g, "robot", "toaster"), ErrorCode.ALREADY_EXISTS),
+        (lambda g: observe(g, ""), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: observe(g, "x", target_entity_type=""), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: observe(g, "x", data=[text("", "1")]), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: relate(g, "robot", "on", "robot"), ErrorCode.WORLD_MODEL_RELATION_INVALID),
+        (lambda g: relate(g, "robot", "on", "moon"), ErrorCode.NOT_FOUND),
+        (lambda g: snapshot(g, since_version=2**63), ErrorCode.INVALID_ARGUMENT),
+    ],
+)
+def test_refusals_say_why_and_change_nothing(graph, refused, code: ErrorCode) -> None:
+    graph.start(WorldModelNode)
+    before = snapshot(graph).version
+    reply = refused(graph)
+    assert (reply.success, reply.error_code) == (False, code)
+    assert reply.message
+    assert snapshot(graph).version == before
+
+
+def test_the_senses_fill_the_state(graph) -> None:
+    graph.start(WorldModelNode, sense_period_s=0.02)
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    odom = Odometry()
+    odom.header.frame_id = "odom"
+    odom.pose.pose.position.x = 3.0
+    odom.pose.pose.orientation.w = 1.0
+    scan = LaserScan(range_min=0.1, range_max=30.0, ranges=[math.inf, 1.25, math.nan])
+    people = msg.TrackedPeople(
+        people=[msg.TrackedPerson(id=4, position=Point(x=1.0), velocity=Vector3(x=0.6, y=0.8))]
+    )
+    people.header.frame_id = "odom"
+    for message, topic in ((odom, "odom"), (scan, "scan"), (people, "tracked_people")):
+        matched(graph.publisher(type(message), topic, qos.SENSOR)).publish(message)
+    seen = state.wait_for(
+        lambda m: m.people == 1 and m.nearest_obstacle_m == 1.25 and m.robot_pose.header.frame_id
+    )
+    assert seen.robot_pose.pose.position.x == 3.0
+    person = get(graph, "person_4").entity
+    values = {a.key: a.value.double_value for a in person.attributes}
+    assert (person.entity_type, values["speed_mps"]) == ("person", 1.0)
+    assert person.ttl.sec == 2
+
+
+def test_markers_show_what_has_a_pose_and_its_end(graph) -> None:
+    graph.start(WorldModelNode, sense_period_s=0.02)
+    markers = graph.listen(MarkerArray, "world_model/markers", qos.STATE)
+    assert create(graph, "dock", "station", frame_id="map").success
+    shown = markers.wait_for(lambda m: any(x.ns == "dock" for x in m.markers))
+    assert shown.markers[0].header.frame_id == "map"
+    request = srv.DeleteEntity.Request(entity_id="dock")
+    graph.call(srv.DeleteEntity, "world_model/delete_entity", request)
+    markers.wait_for(lambda m: any(x.ns == "dock" and x.action == Marker.DELETE for x in m.markers))
+
+
+def test_the_world_survives_a_restart(graph) -> None:
+    node = graph.start(WorldModelNode)
+    assert create(graph, "dock", "station").success
+    assert observe(graph, "cube", data=[text("colour", "red")]).success
+    assert relate(graph, "cube", "located_in", "dock").success
+    before = snapshot(graph)
+    graph.stop(node)
+    (graph.home / "world_model" / "world.json").unlink()
+    again = graph.start(WorldModelNode)
+    after = snapshot(graph)
+    assert {e.entity_id for e in after.entities} == {"dock", "cube", "robot"}
+    assert after.relations == before.relations
+    assert after.version > before.version
+    graph.stop(again)
+    graph.start(WorldModelNode)
+    assert get(graph, "cube").entity.attributes[0].value.string_value == "red"
