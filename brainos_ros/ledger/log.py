@@ -184,7 +184,7 @@ class LogReader:
 def _frame_at(file: _Raw | Archive, offset: int) -> Frame:
     data = file.read(offset, _GUESS)
     if len(data) >= frames.FRAME.size:
-        length = frames.FRAME.unpack_from(data)[2]
+        length = frames.FRAME.unpack_from(data)[3]
         size = frames.FRAME.size + frames.region_size(min(length, frames.MAX_PAYLOAD))
         if size > len(data):
             data = file.read(offset, size)
