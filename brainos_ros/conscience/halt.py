@@ -1,0 +1,115 @@
+"""The halt: a latch that only an operator opens, kept on disk as the absence of a file."""
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+
+from brainos_ros.errors import BrainError, ErrorCode
+
+NOT_ARMED = "not armed by an operator"
+
+
+class Latch:
+    """Halted unless `<directory>/armed` is there and names this robot.
+
+    `halt` never waits for the disk; `forget_armed` then makes it last. A halt that comes while a
+    reset is under way always wins.
+    """
+
+    def __init__(self, directory: Path, robot: str) -> None:
+        self._path = directory / "armed"
+        self._state = threading.Lock()
+        self._disk = threading.Lock()
+        self.generation = 0
+        self.cause = NOT_ARMED
+        self.read(robot)
+
+    def read(self, robot: str) -> None:
+        """Takes the state from the disk, for the robot with this id; a halt so far stays."""
+        with self._state:
+            self._robot = robot
+            if self.cause in ("", NOT_ARMED):
+                self.cause = "" if self._armed_on_disk() else NOT_ARMED
+
+    @property
+    def halted(self) -> bool:
+        """True if nothing may move until an operator resets it."""
+        return bool(self.cause)
+
+    def halt(self, cause: str) -> None:
+        """Latches at once, in memory."""
+        with self._state:
+            self.generation += 1
+            self.cause = cause or "halted"
+
+    def forget_armed(self) -> str:
+        """Removes the file, so that a restart finds the halt. What went wrong, or empty."""
+        try:
+            with self._disk, contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+                _sync_directory(self._path.parent)
+        except OSError as error:
+            return f"halted, but {self._path} could not be removed: {error.strerror}"
+        return ""
+
+    def arm(self, operator: str, generation: int) -> None:
+        """Ends the halt durably, unless one came after `generation` was read.
+
+        Raises BrainError CONSCIENCE_HALTED if one did, LEDGER_REFUSED if the disk does not take
+        the file; the robot stays halted then.
+        """
+        with self._disk:
+            try:
+                write_armed(self._path.parent, self._robot, operator)
+                with self._state:
+                    if self.generation == generation:
+                        self.cause = ""
+                        return
+                self._path.unlink()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+                raise BrainError(
+                    f"{self._path} could not be written: {error.strerror}", ErrorCode.LEDGER_REFUSED
+                ) from error
+        raise BrainError("halted again while it was reset", ErrorCode.CONSCIENCE_HALTED)
+
+    def _armed_on_disk(self) -> bool:
+        try:
+            body = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(body, dict) and body.get("robot") == self._robot
+
+
+def write_armed(directory: Path, robot: str, operator: str) -> None:
+    """Writes the armed file, durable when this returns. Raises OSError."""
+    body = json.dumps({"robot": robot, "operator": operator}).encode()
+    write_durably(directory / "armed", body)
+
+
+def write_durably(path: Path, body: bytes, mode: int = 0o644) -> None:
+    """Replaces a file as a whole, on disk when this returns. Raises OSError."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

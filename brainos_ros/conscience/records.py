@@ -1,0 +1,108 @@
+"""How verdicts and gate lines reach the ledger without ever holding up the gate."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+Record = Callable[[str, dict[str, Any]], object]
+LAG_LIMIT_S = 0.1
+RETRY_S = 0.2
+MOST_WAITING = 1000
+
+
+class Writer:
+    """A thread that writes records in order; a record the ledger refuses is tried again.
+
+    The gate only asks `problem(now)`: motion needs the writer to keep up, stopping needs nothing.
+    """
+
+    def __init__(self, record: Record, clock: Callable[[], float] = time.monotonic) -> None:
+        self._record, self._clock = record, clock
+        self._waiting: deque[tuple[float, str, dict[str, Any]]] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._failure = ""
+        self._thread = threading.Thread(target=self._run, name="conscience_writer", daemon=True)
+        self._thread.start()
+
+    def put(self, kind: str, body: dict[str, Any]) -> None:
+        """Hands a record over; never waits. What does not fit is lost, and `problem` says so."""
+        if len(self._waiting) < MOST_WAITING:
+            self._waiting.append((self._clock(), kind, body))
+        self._wake.set()
+
+    def problem(self, now: float) -> str:
+        """Why the robot may not move as far as the ledger goes; empty if it may."""
+        try:
+            since = self._waiting[0][0]
+        except IndexError:
+            return ""
+        if self._failure:
+            return f"ledger refused: {self._failure}"
+        return "ledger lags" if now - since > LAG_LIMIT_S else ""
+
+    def close(self) -> None:
+        """Writes what waits, if the ledger takes it, and ends the thread."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                _, kind, body = self._waiting[0]
+                try:
+                    self._record(kind, body)
+                except Exception as error:
+                    self._failure = str(error) or type(error).__name__
+                    if self._closing:
+                        return
+                    self._wake.wait(RETRY_S)
+                    self._wake.clear()
+                else:
+                    self._failure = ""
+                    self._waiting.popleft()
+
+
+class Refusals:
+    """Keeps a flood of refusals from filling the disk.
+
+    The first of its kind within a second is a record of its own, up to `rate` a second with a
+    burst of `burst`; the others are counted into one record a second.
+    """
+
+    def __init__(self, rate: float = 20.0, burst: float = 100.0) -> None:
+        self._rate, self._burst = rate, burst
+        self._tokens = burst
+        self._refilled = -1e9
+        self._window = -1e9
+        self._seen: set[Hashable] = set()
+        self._counted: dict[str, int] = {}
+
+    def admit(self, now: float, key: Hashable, label: str) -> bool:
+        """Whether this refusal gets a record of its own; else it is counted under `label`."""
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate)
+        self._refilled = now
+        if now - self._window >= 1.0:
+            self._window = now
+            self._seen.clear()
+        if key not in self._seen and self._tokens >= 1.0:
+            self._seen.add(key)
+            self._tokens -= 1.0
+            return True
+        if label not in self._counted and len(self._counted) >= 32:
+            label = "others"
+        self._counted[label] = self._counted.get(label, 0) + 1
+        return False
+
+    def take(self) -> dict[str, int]:
+        """What was counted since the last time, by label; starts again from nothing."""
+        counted, self._counted = self._counted, {}
+        return counted

@@ -1,0 +1,60 @@
+"""The reset: how an operator, and nobody else, ends a halt."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainos_ros.conscience.credentials import Operators, challenge_file
+from brainos_ros.conscience.halt import Latch, write_durably
+from brainos_ros.conscience.records import Record
+from brainos_ros.errors import BrainError, ErrorCode
+
+
+class ResetDesk:
+    """Checks a reset and carries it out.
+
+    A token signs the activation's epoch and a nonce that every halt and every reset changes, so
+    it opens one halt, once. `record` must raise if the ledger does not take the reset.
+    """
+
+    def __init__(self, home: Path, latch: Latch, operators: Operators, epoch: str,
+                 record: Record) -> None:
+        self._home, self._latch, self._operators = home, latch, operators
+        self._epoch, self._record = epoch, record
+        self._generation, self._written = -1, False
+        self._used = False
+        self._challenge: dict[str, str] = {}
+
+    def challenge(self) -> dict[str, str]:
+        """What a token for the halt there is now has to sign; also written for the tool."""
+        if self._generation != self._latch.generation or self._used:
+            self._generation, self._used = self._latch.generation, False
+            self._challenge = {"epoch": self._epoch, "nonce": str(uuid.uuid4())}
+            self._written = False
+        if not self._written:
+            try:
+                write_durably(challenge_file(self._home), json.dumps(self._challenge).encode())
+                self._written = True
+            except OSError:
+                pass  # the next call tries again; until then no tool can make a token
+        return self._challenge
+
+    def reset(self, operator: str, token: str, causes: Sequence[str], asked: bool) -> None:
+        """Ends the halt. Raises BrainError naming what stands against it; nothing changes then.
+
+        `causes` are the protective stops there are, `asked` whether a request to move is there.
+        """
+        generation = self._latch.generation
+        self._operators.check(operator, token, "reset", self.challenge(), "reset")
+        if causes:
+            raise BrainError(f"the cause is not cleared: {'; '.join(causes)}",
+                             ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)
+        if asked:
+            raise BrainError("a request to move is there; send zero first",
+                             ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)
+        self._record("reset", {"operator": operator, "cause": self._latch.cause,
+                               "token": token.strip(), **self._challenge})
+        self._latch.arm(operator, generation)
+        self._used = True
+        self.challenge()
