@@ -54,6 +54,10 @@ EVENTS = {
     "stop": 58,
     "alarm": 59,
     "refusals": 60,
+    "safety_state": 61,
+    "approval.refused": 62,
+    "rules.rejected": 63,
+    "refusals": 60,
     # memory
     "episode": 80,
     "forget": 81,
@@ -81,6 +85,15 @@ EVENTS = {
     "node.failed_over": 179,
     "node.adopted": 180,
     "service_level": 181,
+    "adopted": 182,
+    "stopped": 183,
+    "restart": 184,
+    "failover": 185,
+    "started": 186,
+    "detected": 187,
+    "given_up": 188,
+    "failed": 189,
+    "taken_along": 190,
 }
 
 CODES = {**OPERATIONS, **EVENTS}

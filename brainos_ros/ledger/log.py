@@ -8,6 +8,7 @@ in 4 bytes.
 import os
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,29 @@ def load(segment: SegmentFile) -> bytes:
         archive.close()
 
 
+def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
+    """The frames of all records from `sequence` on; those of pruned segments are left out.
+
+    Raises Damage in a sealed segment; in the newest it ends where the writer is.
+    """
+    segments = layout.segments()
+    for segment, after in zip(segments, [*segments[1:], None], strict=True):
+        if segment.suffix == PRUNED or (after and after.first <= sequence):
+            continue
+        data = load(segment)
+        offset = frames.SEGMENT_HEADER_SIZE
+        while offset < len(data) and (data[offset + 4 : offset + 5] or b"\0") != b"\0":
+            try:
+                frame = frames.parse(data, offset)
+            except Damage:
+                if after is None:
+                    return
+                raise
+            if frame.form != frames.SEAL and frame.sequence >= sequence:
+                yield frame
+            offset += frame.size
+
+
 class _Raw:
     """Random access to an uncompressed segment."""
 
@@ -127,6 +151,13 @@ class LogReader:
         Raises BrainError (NOT_FOUND) where there is none, (UNAVAILABLE) where its segment was
         pruned; Damage where its bytes are wrong.
         """
+        return self.locate(sequence)[0]
+
+    def locate(self, sequence: int) -> tuple[Frame, int, int]:
+        """The frame of record `sequence`, its segment's first record and its offset there.
+
+        Raises as `frame`.
+        """
         try:
             return self._find(sequence)
         except (FileNotFoundError, LookupError):
@@ -139,7 +170,7 @@ class LogReader:
                 ErrorCode.NOT_FOUND,
             ) from None
 
-    def _find(self, sequence: int) -> Frame:
+    def _find(self, sequence: int) -> tuple[Frame, int, int]:
         index = bisect_right(self._firsts, sequence) - 1
         if index < 0:
             raise LookupError
@@ -149,8 +180,8 @@ class LogReader:
             if offset >= frames.SEGMENT_HEADER_SIZE:
                 frame = _frame_at(file, offset)
                 if frame.sequence == sequence and frame.form != frames.SEAL:
-                    return frame
-        return self._search(file, sequence)
+                    return frame, self._firsts[index], offset
+        return self._search(file, sequence, self._firsts[index])
 
     def _file(self, index: int) -> _Raw | Archive:
         file = self._files.get(index)
@@ -168,7 +199,7 @@ class LogReader:
         return file
 
     @staticmethod
-    def _search(file: "_Raw | Archive", sequence: int) -> Frame:
+    def _search(file: "_Raw | Archive", sequence: int, first: int) -> tuple[Frame, int, int]:
         """Walk the segment: for what the derived offsets do not know (yet)."""
         offset = frames.SEGMENT_HEADER_SIZE
         while True:
@@ -177,7 +208,7 @@ class LogReader:
             except Damage:
                 raise LookupError from None
             if frame.sequence == sequence and frame.form != frames.SEAL:
-                return frame
+                return frame, first, offset
             offset += frame.size
 
 

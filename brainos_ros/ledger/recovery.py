@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import disk, frames
+from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load
@@ -77,7 +77,6 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
 
     Raises Frozen, OSError.
     """
-    finish_erasing(layout)
     segments = layout.segments()
     try:
         checkpoint, end = _last_checkpoint(layout, key)
@@ -85,6 +84,7 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
             if checkpoint:
                 raise Damage(f"the log is gone, but a head over {checkpoint.size} records is kept")
             return None
+        erasure.mend(layout)
         if segments[-1].suffix != RAW:
             raise Damage("the newest segment of the log is missing")
         walk = _enter(segments, stream_id, tiles)
@@ -217,35 +217,3 @@ def _compare(checkpoint: Checkpoint | None, walk: Walk, tiles: Tiles) -> None:
     last = walk.seals[-1]
     if range_root(0, last.size, tiles.run) != last.root:
         raise Damage(f"the seal over {last.size} records has another root than they have")
-
-
-def finish_erasing(layout: Layout) -> None:
-    """Make frames whole that a crash left half erased; `docs/ledger.md`, Purge."""
-    for sequence, first, offset, commitment in pending_erasures(layout):
-        path = layout.segment(first)
-        if not path.exists():
-            continue
-        fd = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            prefix = os.pread(fd, frames.FRAME.size, offset)
-            _, _, kind, length, found, time_ns = frames.FRAME.unpack(prefix)
-            size = frames.FRAME.size + frames.region_size(length)
-            try:
-                frames.parse(os.pread(fd, size, offset), 0)
-            except Damage:
-                if found == sequence:
-                    header = frames.HEADER.pack(kind, length, found, time_ns)
-                    region = commitment.ljust(frames.region_size(length), b"\0")
-                    disk.write_all(fd, frames.build(frames.ERASED, header, region), offset)
-                    disk.fdatasync(fd)
-        finally:
-            disk.close(fd)
-
-
-def pending_erasures(layout: Layout) -> list[tuple[int, int, int, bytes]]:
-    """What the file `erasing` lists: record, its segment, its offset there, its commitment."""
-    try:
-        pending = json.loads(layout.erasing.read_bytes())
-    except FileNotFoundError:
-        return []
-    return [(s, first, at, bytes.fromhex(h)) for s, first, at, h in pending["targets"]]

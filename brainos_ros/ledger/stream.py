@@ -1,51 +1,38 @@
-"""The writer of a stream: one process, one lock, appends that are never merged or reordered."""
+"""An open stream: what a room writes to, and its owner reads, moves, deletes and purges in."""
 
-import fcntl
 import os
 import threading
 import time
 import weakref
-from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import disk, frames, kinds
+from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
+from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout
-from brainos_ros.ledger.log import LogReader, Record
-from brainos_ros.ledger.merkle import Mountain
-from brainos_ros.ledger.notes import (
-    Checkpoint,
-    SigningKey,
-    pack_checkpoint,
-    sign_checkpoint,
-)
-from brainos_ros.ledger.recovery import (
-    HUMAN,
-    RECOVERABLE,
-    Frozen,
-    Recovered,
-    Torn,
-    freeze,
-    recover,
-)
-from brainos_ros.ledger.tiles import Tiles
-from brainos_ros.ledger.walk import Seal
+from brainos_ros.ledger.log import LogReader, Record, frames_from
+from brainos_ros.ledger.notes import SigningKey
+from brainos_ros.ledger.opening import load_key, take_lock, unavailable
+from brainos_ros.ledger.recovery import Frozen, Recovered, Torn, recover
+from brainos_ros.ledger.writer import CHECKPOINT_S, Writer
+
+if TYPE_CHECKING:
+    from brainos_ros.ledger.paths import Live, Paths
 
 SEGMENT_BYTES = 8 << 20
 WINDOW_S = 0.005
-CHECKPOINT_S = 1.0
 CHECKPOINT_RECORDS = 16384
-_SALTS = 256
+
+T = TypeVar("T")
 
 _open_streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 
 
-class Stream:
+class Stream(Writer):
     """An open stream, the only writer of its directory. Safe to use from several threads.
 
     Use `Stream.open`. Every append returns after `write(2)`: a killed process loses nothing it
@@ -58,33 +45,17 @@ class Stream:
         syncs: number of `fdatasync` of the log since opening.
     """
 
-    def __init__(self, layout: Layout, lock_fd: int, key: SigningKey, window_s: float) -> None:
-        self.path = layout.path
+    def __init__(
+        self, layout: Layout, lock_fd: int, key: SigningKey, window_s: float, segment_bytes: int
+    ) -> None:
+        super().__init__(layout, key, segment_bytes)
         self.torn: Torn | None = None
-        self.syncs = 0
-        self._layout = layout
         self._lock_fd = lock_fd
-        self._key = key
         self._window_s = window_s
-        self._segment_bytes = SEGMENT_BYTES
-        self._lock = threading.RLock()
-        self._sync_lock = threading.RLock()
-        self._wake = threading.Event()
-        self._stopped: BrainError | None = None
-        self._flusher: threading.Thread | None = None
-        self._fd = self._checkpoints_fd = -1
-        self._first = self._offset = self._capacity = 0
-        self._mountain = Mountain()
-        self._seal = self._durable = Seal(0, frames.NO_SEAL, self._mountain.root())
-        self._checkpoint: Checkpoint | None = None
-        self._checkpoints_end = 0
-        self._checkpoint_due = 0.0
-        self._dirty = False
-        self._offsets: array[int] = array("I")
-        self._backlog: list[tuple[int, list[list[bytes]], bytes]] = []
-        self._salts: list[bytes] = []
-        self._tiles = Tiles(layout, writable=True)
+        self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
         self._reader: LogReader | None = None
+        self._paths: Paths | None = None
+        self._paths_changed = False
 
     @classmethod
     def open(
@@ -112,30 +83,22 @@ class Stream:
             raise BrainError(f"name '{name}' is not allowed; give one path component")
         layout = Layout(Path(root) / name)
         lock_fd = -1
+        stream: Stream | None = None
         try:
             disk.make_directory(layout.path)
             lock_fd = take_lock(layout)
             reason = layout.freeze_reason()
             if reason:
                 raise Frozen(name, reason["state"], reason["reason"])
-            key = _load_key(layout)
-            stream = cls(layout, lock_fd, key, window_s)
-        except OSError as error:
-            if lock_fd >= 0:
-                disk.close(lock_fd)
-            raise _unavailable(layout, error) from error
-        except BaseException:
-            if lock_fd >= 0:
-                disk.close(lock_fd)
-            raise
-        stream._segment_bytes = segment_bytes
-        try:
+            stream = cls(layout, lock_fd, load_key(layout), window_s, segment_bytes)
             stream._start()
-        except OSError as error:
-            stream._release()
-            raise _unavailable(layout, error) from error
-        except BaseException:
-            stream._release()
+        except BaseException as error:
+            if stream:
+                stream._release()
+            elif lock_fd >= 0:
+                os.close(lock_fd)
+            if isinstance(error, OSError):
+                raise unavailable(layout, error) from error
             raise
         return stream
 
@@ -148,76 +111,34 @@ class Stream:
         self._checkpoints_fd = disk.open_file(
             layout.checkpoints, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
         )
-        if recovered is None:
-            self._begin_segment(self._segment_bytes)
-        else:
+        if recovered:
             self._continue(recovered)
+            self._finish(recovered)
+        else:
+            self._begin_segment(self._segment_bytes)
+        disk.ftruncate(self._checkpoints_fd, self._checkpoints_end)
         if not self.size:
             body = {"format": 1, "stream": self.path.name, "key": self.public_key}
             self._append(kinds.CREATED, frames.encode(body))
         if self.torn:
-            self._append(
-                kinds.RECOVERED,
-                frames.encode({"bytes_cut": self.torn.bytes, "file": self.torn.file}),
-            )
+            cut = {"bytes_cut": self.torn.bytes, "file": self.torn.file}
+            self._append(kinds.RECOVERED, frames.encode(cut))
         disk.sync_directory(layout.path)
         self.checkpoint()
         _open_streams.add(self)
-        self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
         self._flusher.start()
 
-    def _continue(self, recovered: Recovered) -> None:
-        walk = recovered.walk
+    def _finish(self, recovered: Recovered) -> None:
+        """Finish what a crash interrupted."""
         self.torn = recovered.torn
-        self._mountain = walk.mountain
-        self._seal = walk.seals[-1]
-        self._durable = Seal(0, frames.NO_SEAL, b"")
-        self._checkpoint = recovered.checkpoint
-        self._checkpoints_end = recovered.checkpoints_end
-        self._first = recovered.segment.first
-        self._fd = disk.open_file(recovered.segment.path, os.O_RDWR | os.O_CLOEXEC)
-        self._offset = walk.offset
-        self._capacity = max(self._segment_bytes, walk.offset)
-        disk.ftruncate(self._checkpoints_fd, self._checkpoints_end)
-        disk.allocate(self._fd, 0, self._capacity)
-
-    # What it says of itself
-
-    @property
-    def origin(self) -> str:
-        """The log's name in its checkpoints: `brainos/<stream>/<id>`."""
-        return self._key.public.name
-
-    @property
-    def _stream_id(self) -> bytes:
-        return bytes.fromhex(self.origin.rpartition("/")[2])
-
-    @property
-    def public_key(self) -> str:
-        """The verifier key of the key that signs now."""
-        return str(self._key.public)
-
-    @property
-    def size(self) -> int:
-        """Number of records accepted; the next record gets this sequence number."""
-        return self._mountain.size
-
-    @property
-    def root(self) -> bytes:
-        """Merkle Tree Hash over all records accepted."""
-        with self._lock:
-            return self._mountain.root()
-
-    @property
-    def durable_size(self) -> int:
-        """Number of records that are on the disk for sure."""
-        return self._durable.size
+        self._key = rotation.finish(self._layout, self._key, recovered.walk.operations)
+        erasure.finish(self._layout, self.size)
+        if self._layout.paths.exists() and self._load_paths().applied > self.size:
+            self._drop_paths()
 
     # Appending
 
-    def event(
-        self, kind: str, body: Mapping[str, Any] | bytes, *, durable: bool = False
-    ) -> int:
+    def event(self, kind: str, body: Mapping[str, Any] | bytes, *, durable: bool = False) -> int:
         """Append an event; events are never merged.
 
         Args:
@@ -237,150 +158,199 @@ class Stream:
             self.sync()
         return sequence
 
-    def _append(self, kind: int, payload: bytes) -> int:
-        length = len(payload)
-        if length > frames.MAX_PAYLOAD:
-            raise BrainError(
-                f"body of {length} bytes is larger than a record may be "
-                f"({frames.MAX_PAYLOAD} bytes); store a digest of it",
-                ErrorCode.INVALID_ARGUMENT,
-            )
-        while True:
-            with self._lock:
-                if self._stopped:
-                    raise self._stopped
-                offset, sequence = self._offset, self._mountain.size
-                if not self._salts:
-                    random = os.urandom(16 * _SALTS)
-                    self._salts = [random[i : i + 16] for i in range(0, len(random), 16)]
-                region = self._salts.pop() + payload
-                if length < 16:
-                    region = region.ljust(32, b"\0")
-                end = offset + frames.FRAME.size + len(region)
-                if end + frames.SEAL_SIZE <= self._capacity:
-                    header = frames.HEADER.pack(kind, length, sequence, time.time_ns())
-                    body = b"\x01" + header + region
-                    frame = crc32(body).to_bytes(4, "big") + body
-                    try:
-                        written = disk.pwrite(self._fd, frame, offset)
-                        if written != len(frame):
-                            disk.write_all(self._fd, frame[written:], offset + written)
-                    except OSError as error:
-                        raise self._refused(error, offset) from error
-                    commitment = sha256(region).digest()
-                    self._mountain.add(sha256(b"\x00" + header + commitment).digest())
-                    self._offsets.append(offset)
-                    self._offset = end
-                    if not self._dirty:
-                        self._dirty = True
-                        self._wake.set()
-                    return sequence
-            self._roll(frames.FRAME.size + len(region))
+    def put(self, path: str, body: Mapping[str, Any] | bytes, *, durable: bool = False) -> int:
+        """Put `body` at `path`; nothing is written if that body is live there already.
 
-    def _refused(self, error: OSError, offset: int) -> BrainError:
-        """A write that failed: what it left is taken back, or the stream stops."""
+        Returns the sequence number of the record that holds it; raises as `event`.
+        """
+        operation = Operation(frames.check_path(path), body=frames.encode(body))
+        return self._operate(kinds.PUT, operation, durable)
+
+    def move(self, path: str, target: str, *, durable: bool = False) -> int:
+        """Move what is live at `path` to `target`, where nothing may be live.
+
+        Returns the record's sequence number; raises as `event`, and BrainError (NOT_FOUND,
+        ALREADY_EXISTS).
+        """
+        operation = Operation(frames.check_path(path), frames.check_path(target, "target"))
+        return self._operate(kinds.MOVE, operation, durable)
+
+    def delete(self, path: str, *, durable: bool = False) -> int:
+        """Delete what is live at `path`: a tombstone; the records stay (see `purge`).
+
+        Returns the record's sequence number; raises as `event`, and BrainError (NOT_FOUND).
+        """
+        return self._operate(kinds.DELETE, Operation(frames.check_path(path)), durable)
+
+    def put_foreign(self, path: str, origin: bytes, body: bytes) -> int:
+        """Put a record of another stream, with the JSON that says where it is from and proves it.
+
+        Returns and raises as `put`.
+        """
+        operation = Operation(frames.check_path(path), origin=origin, body=body)
+        return self._operate(kinds.IMPORT, operation, False)
+
+    def _operate(self, kind: int, operation: Operation, durable: bool) -> int:
+        with self._lock:
+            live = self._with_paths(lambda paths: paths.get(operation.path))
+            if kind in (kinds.PUT, kinds.IMPORT):
+                if live and live.digest == sha256(operation.body).digest():
+                    return live.sequence
+            elif not live:
+                raise BrainError(f"nothing is live at path '{operation.path}'", ErrorCode.NOT_FOUND)
+            if kind == kinds.MOVE and self._with_paths(lambda paths: paths.get(operation.target)):
+                raise BrainError(
+                    f"target '{operation.target}' is live already; delete it first",
+                    ErrorCode.ALREADY_EXISTS,
+                )
+            sequence = self._append(kind, frames.encode_operation(kind, operation))
+            try:
+                self._with_paths(lambda paths: paths.change(kind, sequence, operation))
+                self._paths_changed = True
+            except BrainError:
+                self._drop_paths()
+        if durable:
+            self.sync()
+        return sequence
+
+    # Erasing
+
+    def purge(self, path: str, reason: str) -> int:
+        """Erase what is at `path`, live or deleted: every version, its name and its salt.
+
+        Every proof stays valid. Returns the sequence number of the purge record; raises
+        BrainError (NOT_FOUND, INVALID_ARGUMENT for an empty reason, UNAVAILABLE where a segment
+        was pruned), and as `event`.
+        """
+        with self._sync_lock, self._lock:
+            sequences = self._with_paths(lambda paths: paths.history(path))
+            if not sequences:
+                raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
+            return self._erase(sequences, reason)
+
+    def purge_events(self, sequences: list[int], reason: str) -> int:
+        """Erase events by their sequence numbers; as `purge`."""
+        with self._sync_lock, self._lock:
+            for sequence in sequences:
+                if self.read(sequence).kind in kinds.OPERATIONS:
+                    raise BrainError(
+                        f"sequence {sequence} is no event; purge the path it is about, or leave it"
+                    )
+            return self._erase(sequences, reason)
+
+    def _erase(self, sequences: list[int], reason: str) -> int:
+        if not reason.strip():
+            raise BrainError("reason '' is not allowed; say why and by whose order")
+        self.sync()
+        reader = LogReader(self._layout)
         try:
-            disk.ftruncate(self._fd, offset)
-            disk.allocate(self._fd, offset, self._capacity - offset)
-        except OSError as second:
-            return self._stop(f"what a failed write left could not be taken back: {second}")
-        if error.errno in disk.TRANSIENT:
-            return BrainError(
-                f"stream '{self.path.name}' did not accept the record: {error}; free some space",
-                ErrorCode.LEDGER_REFUSED,
-            )
-        return self._stop(f"a write failed: {error}")
-
-    def _stop(self, reason: str) -> BrainError:
-        """No more records in this process, nor in the next until `doctor --repair` has looked."""
-        self._stopped = freeze(self._layout, RECOVERABLE, reason)
-        return self._stopped
-
-    def _write_seal(self) -> None:
-        size, root = self._mountain.size, self._mountain.root()
-        frame, digest = frames.build_seal(size, time.time_ns(), self._seal.hash, root)
+            targets = [erasure.locate(self._layout, reader, each) for each in sequences]
+        finally:
+            reader.close()
         try:
-            disk.write_all(self._fd, frame, self._offset)
+            erasure.announce(self._layout, self.size, targets)
+            body = {"sequences": sequences, "reason": reason}
+            purge = self._append(kinds.PURGE, frames.encode(body))
+            self.checkpoint()
+            erasure.perform(self._layout, targets)
+            self._drop_paths()
+            disk.remove_file(self._layout.erasing)
         except OSError as error:
-            raise self._refused(error, self._offset) from error
-        self._offset += len(frame)
-        self._seal = Seal(size, digest, root)
+            raise self._stop(f"a purge could not be finished: {error}") from error
+        if self._reader:
+            self._reader.refresh()
+        return purge
 
-    # Durability
+    def rotate_key(self) -> str:
+        """Sign with a new key from now on; returns its verifier key. Raises as `event`."""
+        with self._sync_lock, self._lock:
+            self.sync()
+            old, new = self._key, SigningKey(self.origin)
+            try:
+                rotation.keep_next(self._layout, new)
+                self._append(kinds.KEY_ROTATED, rotation.statement(old, new.public))
+                self.sync()
+                self._keep_checkpoint(self._durable, [new, old])
+                rotation.take_over(self._layout)
+            except OSError as error:
+                raise self._stop(f"the key could not be changed: {error}") from error
+            self._key = new
+            return str(new.public)
+
+    # Reading
+
+    def read(self, sequence: int) -> Record:
+        """Record `sequence`. Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage."""
+        with self._lock:
+            if self._reader is None:
+                self._reader = LogReader(self._layout)
+            return self._reader.record(sequence)
+
+    def view(self, path: str) -> bytes:
+        """The body that is live at `path`. Raises BrainError (NOT_FOUND, UNAVAILABLE)."""
+        with self._lock:
+            live = self._with_paths(lambda paths: paths.get(path))
+            if not live:
+                raise BrainError(f"nothing is live at path '{path}'", ErrorCode.NOT_FOUND)
+            return self.read(live.sequence).body
+
+    def live(self, prefix: str = "") -> "list[Live]":
+        """Every live path that begins with `prefix`, in order."""
+        with self._lock:
+            return self._with_paths(lambda paths: list(paths.walk(prefix)))
+
+    # The index of paths
+
+    def _load_paths(self) -> "Paths":
+        from brainos_ros.ledger.paths import Paths
+
+        if self._paths is None:
+            self._paths = Paths(self._layout.paths)
+        return self._paths
+
+    def _with_paths(self, use: "Callable[[Paths], T]") -> "T":
+        """Ask the index; where it does not work it is built again, once."""
+        for attempt in (1, 2):
+            try:
+                if self._paths is None:
+                    self._catch_up()
+                return use(self._load_paths())
+            except _index_errors() as error:
+                self._drop_paths()
+                if attempt == 2:
+                    raise BrainError(
+                        f"the index of paths does not work: {error}", ErrorCode.UNAVAILABLE
+                    ) from error
+        raise AssertionError
+
+    def _catch_up(self) -> None:
+        paths = self._load_paths()
+        for frame in frames_from(self._layout, paths.applied):
+            paths.apply(frame)
+        paths.commit(self.size)
+
+    def _drop_paths(self) -> None:
+        """Remove the index; it is built again from the log when it is needed."""
+        if self._paths:
+            self._paths.close()
+            self._paths = None
+        for suffix in ("", "-wal", "-shm"):
+            path = self._layout.paths.with_name(self._layout.paths.name + suffix)
+            if path.exists():
+                disk.unlink(path)
 
     def sync(self) -> None:
-        """Return when every record accepted before the call is on the disk.
-
-        Raises BrainError (LEDGER_REFUSED); after an `fdatasync` that failed the stream is stopped
-        for good, because the page cache no longer tells what the disk holds.
-        """
-        with self._sync_lock:
+        super().sync()
+        if self._paths_changed:
             with self._lock:
-                if self._stopped:
-                    raise self._stopped
-                self._dirty = False
-                if self._mountain.size > self._seal.size:
-                    if self._offset + frames.SEAL_SIZE > self._capacity:
-                        self._capacity = self._offset + frames.SEAL_SIZE
-                    self._write_seal()
-                seal, fd = self._seal, self._fd
-                if seal == self._durable:
-                    return
-                if self._offsets:
-                    self._offsets.byteswap()
-                    fresh = self._mountain.take_fresh()
-                    self._backlog.append((seal.size, fresh, self._offsets.tobytes()))
-                    self._offsets = array("I")
-            try:
-                disk.fdatasync(fd)
-            except OSError as error:
-                raise self._stop(f"fdatasync failed: {error}") from error
-            self.syncs += 1
-            self._durable = seal
-            self._store_derived()
+                self._paths_changed = False
+                if self._paths:
+                    try:
+                        self._paths.commit(self.size)
+                    except _index_errors():
+                        self._drop_paths()
 
-    def _store_derived(self) -> None:
-        """Write nodes and offsets; what a full disk does not take is tried again next time."""
-        while self._backlog:
-            try:
-                self._tiles.extend(*self._backlog[0])
-            except OSError:
-                return
-            self._backlog.pop(0)
-
-    def checkpoint(self) -> Checkpoint:
-        """Sign the head over everything accepted so far: made durable, kept, then returned.
-
-        Raises BrainError (LEDGER_REFUSED).
-        """
-        with self._sync_lock:
-            self.sync()
-            seal = self._durable
-            self._checkpoint_due = time.monotonic() + CHECKPOINT_S
-            if self._checkpoint and self._checkpoint.size == seal.size:
-                return self._checkpoint
-            return self._keep_checkpoint(seal, [self._key])
-
-    def _keep_checkpoint(self, seal: Seal, keys: list[SigningKey]) -> Checkpoint:
-        checkpoint = sign_checkpoint(self.origin, seal.size, seal.root, seal.hash, keys)
-        packed = pack_checkpoint(checkpoint)
-        try:
-            disk.write_all(self._checkpoints_fd, packed, self._checkpoints_end)
-        except OSError as error:
-            try:
-                disk.ftruncate(self._checkpoints_fd, self._checkpoints_end)
-            except OSError as second:
-                raise self._stop(f"a head half written could not be removed: {second}") from second
-            if error.errno not in disk.TRANSIENT:
-                raise self._stop(f"a head could not be written: {error}") from error
-            raise BrainError(f"the head was not kept: {error}", ErrorCode.LEDGER_REFUSED) from error
-        try:
-            disk.fdatasync(self._checkpoints_fd)
-        except OSError as error:
-            raise self._stop(f"fdatasync of the heads failed: {error}") from error
-        self._checkpoints_end += len(packed)
-        self._checkpoint = checkpoint
-        return checkpoint
+    # The thread that syncs
 
     def _flush(self) -> None:
         """The thread that syncs a window after an append, and signs a head now and then."""
@@ -406,68 +376,6 @@ class Stream:
             return None
         return wait if unsigned else None
 
-    # Segments
-
-    def _begin_segment(self, capacity: int) -> None:
-        """Create the file of the segment that begins now, whole or not at all."""
-        first = self._mountain.size
-        header = frames.Segment(self._stream_id, first, self._seal.hash, self._seal.root)
-        path = self._layout.segment(first)
-        fresh = path.with_name(path.name + ".new")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = disk.open_file(fresh, flags, 0o644)
-        try:
-            disk.allocate(fd, 0, capacity)
-            disk.write_all(fd, header.pack(), 0)
-        except OSError:
-            disk.close(fd)
-            disk.unlink(fresh)
-            raise
-        try:
-            disk.fsync(fd)
-            disk.replace(fresh, path)
-            disk.sync_directory(self._layout.log)
-        except OSError as error:
-            disk.close(fd)
-            raise self._stop(f"a new segment could not be made durable: {error}") from error
-        self._fd, self._first = fd, first
-        self._offset, self._capacity = frames.SEGMENT_HEADER_SIZE, capacity
-
-    def _roll(self, needed: int) -> None:
-        """Seal the segment and begin the next, with room for a frame of `needed` bytes."""
-        with self._sync_lock, self._lock:
-            if self._offset + needed + frames.SEAL_SIZE <= self._capacity:
-                return
-            self.sync()
-            old_fd, old_end = self._fd, self._offset
-            least = frames.SEGMENT_HEADER_SIZE + needed + frames.SEAL_SIZE
-            try:
-                self._tiles.sync()
-                self._begin_segment(max(self._segment_bytes, least))
-            except OSError as error:
-                raise BrainError(
-                    f"stream '{self.path.name}' could not begin a new segment: {error}",
-                    ErrorCode.LEDGER_REFUSED,
-                ) from error
-            try:
-                disk.ftruncate(old_fd, old_end)
-                disk.close(old_fd)
-            except OSError:
-                pass
-            if self._reader:
-                self._reader.refresh()
-            self.checkpoint()
-
-    # Reading
-
-    def read(self, sequence: int) -> Record:
-        """Record `sequence`. Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage."""
-        reader = self._reader
-        with self._lock:
-            if reader is None:
-                reader = self._reader = LogReader(self._layout)
-            return reader.record(sequence)
-
     # The end
 
     def close(self) -> None:
@@ -481,26 +389,28 @@ class Stream:
                     self._tiles.sync()
                     disk.ftruncate(self._fd, self._offset)
                     disk.fdatasync(self._fd)
+                    if self._paths:
+                        self._paths.commit(self.size)
             except OSError as error:
                 raise self._stop(f"closing failed: {error}") from error
             finally:
                 self._release()
-        if self._flusher:
+        if self._flusher.ident:
             self._flusher.join()
 
     def _release(self) -> None:
-        """Close every file; the lock last."""
-        self._stopped = self._stopped or BrainError(
-            f"stream '{self.path.name}' is closed", ErrorCode.LEDGER_REFUSED
-        )
-        self._wake.set()
-        self._tiles.close()
+        super()._release()
         if self._reader:
             self._reader.close()
-        fds = [fd for fd in (self._fd, self._checkpoints_fd, self._lock_fd) if fd >= 0]
-        self._fd = self._checkpoints_fd = self._lock_fd = -1
-        for fd in fds:
-            os.close(fd)
+        if self._paths:
+            self._paths.close()
+            self._paths = None
+
+    def _disown(self) -> None:
+        super()._disown()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def __enter__(self) -> "Stream":
         return self
@@ -514,64 +424,20 @@ class Stream:
         self.close()
 
 
-def take_lock(layout: Layout) -> int:
-    """Become the stream's only writer; returns the descriptor that holds the lock.
+def _index_errors() -> type[Exception]:
+    import sqlite3
 
-    The lock ends with the process, however it ends, and is never taken from another. Raises
-    BrainError (UNAVAILABLE) where somebody has it, OSError.
-    """
-    fd = disk.open_file(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        disk.ftruncate(fd, 0)
-        disk.write_all(fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        disk.close(fd)
-        raise BrainError(
-            f"stream '{layout.path.name}' is being written by process {holder}; "
-            "stop it, or ask it",
-            ErrorCode.UNAVAILABLE,
-        ) from None
-    except BaseException:
-        disk.close(fd)
-        raise
-    return fd
+    return sqlite3.Error
 
 
-def _load_key(layout: Layout) -> SigningKey:
-    """The stream's key; a new one, kept durably, where nothing was ever written."""
-    try:
-        return SigningKey.parse(layout.key.read_bytes())
-    except FileNotFoundError:
-        if layout.checkpoints.exists() or layout.segments():
-            raise freeze(layout, HUMAN, "the key is gone, the log is not") from None
-    except frames.Damage as damage:
-        raise freeze(layout, HUMAN, str(damage)) from None
-    key = SigningKey(f"brainos/{layout.path.name}/{os.urandom(8).hex()}")
-    disk.replace_file(layout.key, key.pack(), 0o600)
-    return key
-
-
-def _unavailable(layout: Layout, error: OSError) -> BrainError:
-    return BrainError(
-        f"stream '{layout.path.name}' cannot be opened: {error.strerror} "
-        f"({error.filename or layout.path})",
-        ErrorCode.UNAVAILABLE,
-    )
-
-
-def _disown() -> None:
+def _after_fork() -> None:
     """In a forked child: the parent's streams, and its locks, are not the child's."""
     for stream in list(_open_streams):
         stream._stopped = BrainError(
             "this stream belongs to the parent process; open streams after the fork",
             ErrorCode.LEDGER_REFUSED,
         )
-        for fd in (stream._fd, stream._checkpoints_fd, stream._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        stream._fd = stream._checkpoints_fd = stream._lock_fd = -1
+        stream._disown()
 
 
-os.register_at_fork(after_in_child=_disown)
+os.register_at_fork(after_in_child=_after_fork)
