@@ -18,6 +18,7 @@ one costs `max_cost`. CEL: https://github.com/google/cel-spec.
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ import yaml
 from brainos_ros.errors import BrainError, ErrorCode
 
 _REFERENCE = re.compile(r"\b(option|context)\.([A-Za-z_]\w*)")
+_ROOT = Path(__file__).resolve().parents[2]
 _FIELDS = {
     "hard": {"id", "level", "reason", "when", "defaults"},
     "soft": {"id", "level", "reason", "cost", "max_cost", "defaults"},
@@ -107,6 +109,16 @@ class ConstraintSet:
                     ErrorCode.PFC_UNKNOWN_CONSTRAINT,
                 )
         return [self._by_id[name] for name in dict.fromkeys(ids)]
+
+
+def shipped_file() -> Path:
+    """The constraints file that comes with BrainOS, in the source tree or installed."""
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    places = [_ROOT, *(Path(prefix) / "share" / "brainos_ros" for prefix in prefixes)]
+    for place in places:
+        if (path := place / "config" / "constraints.yaml").is_file():
+            return path
+    raise BrainError("config/constraints.yaml is not installed; set the parameter constraints_file")
 
 
 def load_constraints(path: Path) -> ConstraintSet:

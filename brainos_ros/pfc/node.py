@@ -7,21 +7,21 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
 from brainos_msgs.action import Execute, Pursue
 from brainos_msgs.msg import Alternative, Contribution, Episode, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
 from brainos_msgs.srv import Decide, Evaluate, Explain
-from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.pfc.constraints import load_constraints
+from brainos_ros.pfc.constraints import load_constraints, shipped_file
 from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
+from brainos_ros.pfc.pursuit import Pursuit
 from brainos_ros.pfc.store import Outcome, Store
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import (
@@ -35,7 +35,7 @@ from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
 
-CANCEL_S = 5.0
+LINGER_S = 0.2
 
 
 class PfcNode(BrainNode):
@@ -64,15 +64,18 @@ class PfcNode(BrainNode):
     )
 
     def configure(self) -> None:
-        share = Path(get_package_share_directory("brainos_ros"))
         given = self.settings["constraints_file"]
-        constraints = load_constraints(Path(given or share / "config" / "constraints.yaml"))
-        self._store = Store(self.home / "pfc" / "pfc.db")
+        constraints = load_constraints(Path(given) if given else shipped_file())
+        self._store = self._owned(Store(self.home / "pfc" / "pfc.db"), Store.close)
         self._engine = Engine(constraints, self._store.learning())
-        self._evaluate = self.outgoing.client(Evaluate, "conscience/evaluate")
+        self._evaluate = self._owned(
+            self.outgoing.client(Evaluate, "conscience/evaluate"),
+            self.outgoing.node.destroy_client,
+        )
         self._observed: dict[str, Any] = {}
         self._level = ServiceLevel.ONLINE
-        self._pursuit: _Pursuit | None = None
+        self._pursuit: Pursuit | None = None
+        self._acting: list[Callable[[], object]] = []
         self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
         self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
         self.create_subscription(ServiceLevel, "service_level", self._note_level, qos.STATE)
@@ -85,32 +88,43 @@ class PfcNode(BrainNode):
             self.get_logger().warning(
                 f"the action of decision {decision_id} was interrupted; it is not repeated"
             )
-        self._robot = self.own(ActionClient(self, Execute, "execute"))
-        self.own(
-            ActionServer(
-                self,
-                Pursue,
-                "pfc/pursue",
-                self._pursue,
-                cancel_callback=self._cancel,
-            )
+        self._close_acting()
+        self._robot = ActionClient(self, Execute, "execute")
+        server = ActionServer(
+            self,
+            Pursue,
+            "pfc/pursue",
+            self._pursue,
+            goal_callback=self._admit,
+            cancel_callback=self._cancel,
         )
+        self._acting = [server.destroy, self._robot.destroy]
         self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
         self.every(0.1, self._check_time)
         self.door(Decide, "pfc/decide", self._decide)
         self.door(Explain, "pfc/explain", self._explain)
 
     def deactivate(self) -> None:
-        if self._pursuit is not None:
-            self._pursuit.end("the brain was deactivated", ErrorCode.CANCELLED)
-            self._pursuit.abandon()
+        if self._pursuit is None:
+            self._close_acting()
+            return
+        self._pursuit.end("the brain was deactivated", ErrorCode.CANCELLED)
+        self._pursuit.abandon()
+        # who waits for the result gets it only from a server that is still there
+        timer = self.every(LINGER_S, self._close_acting)
+        self._acting.append(lambda: self.destroy_timer(timer))
 
     def cleanup(self) -> None:
-        self._store.close()
-        self.outgoing.node.destroy_client(self._evaluate)
+        self._close_acting()
+
+    def _close_acting(self) -> None:
+        acting, self._acting = self._acting, []
+        for close in acting:
+            close()
 
     def diagnose(self) -> Mapping[str, object]:
-        return {"pursuing": self._pursuit.objective if getattr(self, "_pursuit", None) else ""}
+        pursuit = getattr(self, "_pursuit", None)
+        return {"pursuing": pursuit.objective if pursuit else ""}
 
     def _catch_up(self) -> None:
         """Bring the store up to the ledger, which is the truth, and learn from it."""
@@ -171,6 +185,9 @@ class PfcNode(BrainNode):
 
     # ---------------------------------------------------------------- pursue
 
+    def _admit(self, _: Pursue.Goal) -> GoalResponse:
+        return GoalResponse.ACCEPT if self.is_active else GoalResponse.REJECT
+
     async def _pursue(self, goal: Any) -> Pursue.Result:
         result = Pursue.Result()
         try:
@@ -179,9 +196,9 @@ class PfcNode(BrainNode):
                     f"the robot is busy with `{self._pursuit.objective}`; cancel that or wait",
                     ErrorCode.UNAVAILABLE,
                 )
-            self._pursuit = pursuit = _Pursuit(goal, Future(executor=self.executor))
+            self._pursuit = Pursuit(goal.request.objective, Future(executor=self.executor))
             try:
-                await self._carry_out(pursuit, result)
+                await self._carry_out(goal, self._pursuit, result)
             finally:
                 self._pursuit = None
         except BrainError as error:
@@ -193,36 +210,37 @@ class PfcNode(BrainNode):
             goal.canceled()
         elif result.success:
             goal.succeed()
-        elif goal.is_active:
+        else:
             goal.abort()
         return result
 
-    async def _carry_out(self, pursuit: "_Pursuit", result: Pursue.Result) -> None:
-        request = pursuit.goal.request
-        pursuit.tell(Pursue.Feedback.OBSERVING, f"{len(self._observed)} facts of the world")
+    async def _carry_out(self, goal: Any, pursuit: Pursuit, result: Pursue.Result) -> None:
+        request = goal.request
+        _tell(goal, pursuit, Pursue.Feedback.OBSERVING, f"{len(self._observed)} facts")
         if self._level == ServiceLevel.EMERGENCY:
             raise BrainError(
                 "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
             )
-        pursuit.tell(Pursue.Feedback.DECIDING, f"{len(request.options)} options")
+        _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
         decision = self._take_decision(request)
         result.decision = _decision_to_msg(decision)
         self._decisions.publish(result.decision)
         if not decision.recommended_action:
             raise _none_left(decision)
-        done = await self._act(pursuit, decision)
-        pursuit.tell(Pursue.Feedback.LEARNING, f"{done.outcome}, reward {done.reward:.2f}")
-        context = attributes_to_dict(request.context, "context")
+        await self._act(goal, pursuit, decision)
+        came, reward = pursuit.outcome()
+        _tell(goal, pursuit, Pursue.Feedback.LEARNING, f"{came}, reward {reward:.2f}")
         outcome = Outcome(
             str(uuid.uuid4()),
             decision.decision_id,
             decision.objective,
             decision.recommended_action,
-            context,
-            done.outcome,
-            done.reward,
+            attributes_to_dict(request.context, "context"),
+            came,
+            reward,
         )
         self._learn(outcome)
+        done = pursuit.result or Execute.Result(message=pursuit.reason)
         self._episodes.publish(_episode(outcome, done))
         result.outcome, result.reward = outcome.outcome, outcome.reward
         result.episode_id = outcome.episode_id
@@ -232,49 +250,38 @@ class PfcNode(BrainNode):
             )
         accept(result, done.message)
 
-    async def _act(self, pursuit: "_Pursuit", decision: Decision) -> Execute.Result:
-        """The robot's result; raises BrainError if there is none to learn from."""
+    async def _act(self, goal: Any, pursuit: Pursuit, decision: Decision) -> None:
         if not self._robot.server_is_ready():
             raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
-        option = next(
-            each
-            for each in pursuit.goal.request.options
-            if each.name == decision.recommended_action
-        )
-        context = {each.key: each for each in pursuit.goal.request.context}
-        context.update((each.key, each) for each in option.attributes)
+        action = decision.recommended_action
+        option = next(each for each in goal.request.options if each.name == action)
+        context = {each.key: each for each in [*goal.request.context, *option.attributes]}
         order = Execute.Goal(
-            action=decision.recommended_action,
-            context=list(context.values()),
-            decision_id=decision.decision_id,
+            action=action, context=list(context.values()), decision_id=decision.decision_id
         )
-        pursuit.action = decision.recommended_action
-        pursuit.deadline = time.monotonic() + self.settings["action_timeout_s"]
+
+        def relay(message: Any) -> None:
+            said = message.feedback
+            if not pursuit.over.done():
+                _tell(goal, pursuit, Pursue.Feedback.ACTING, said.text, said.progress)
+
         self._record_pursuit(decision.decision_id, "began")
         self._store.begin_action(decision.decision_id)
-        try:
-            sent = self._robot.send_goal_async(order, feedback_callback=pursuit.relay)
-            sent.add_done_callback(pursuit.accepted)
-            await pursuit.over
-        finally:
+        sent = self._robot.send_goal_async(order, feedback_callback=relay)
+        pursuit.begin(action, sent, self.settings["action_timeout_s"])
+        await pursuit.over
+        if self.is_active:
             self._store.end_action(decision.decision_id)
-        ending = "ended" if pursuit.done else pursuit.reason
-        self._record_pursuit(decision.decision_id, ending)
-        return pursuit.result()
+            self._record_pursuit(decision.decision_id, pursuit.reason or "ended")
 
     def _cancel(self, goal: Any) -> CancelResponse:
-        if self._pursuit is not None and self._pursuit.goal.goal_id == goal.goal_id:
+        if self._pursuit is not None:
             self._pursuit.end("cancelled by the caller", ErrorCode.CANCELLED)
         return CancelResponse.ACCEPT
 
     def _check_time(self) -> None:
-        pursuit, now = self._pursuit, time.monotonic()
-        if pursuit is None or now < pursuit.deadline:
-            return
-        if pursuit.reason:
-            pursuit.abandon()
-        else:
-            pursuit.end("the robot took too long", ErrorCode.TIMEOUT)
+        if self._pursuit is not None:
+            self._pursuit.check_time(self._robot.server_is_ready)
 
     # ---------------------------------------------------------------- learn
 
@@ -310,63 +317,10 @@ class PfcNode(BrainNode):
         self.record("pursuit", {"decision_id": decision_id, "phase": phase})
 
 
-class _Pursuit:
-    """One goal of `pursue` while it is under way: who ends it, and how."""
-
-    def __init__(self, goal: Any, over: Future) -> None:
-        self.goal, self.over = goal, over
-        self.objective, self.action = goal.request.objective, ""
-        self.deadline = math.inf
-        self.reason, self.done = "", None
-        self._code = ErrorCode.NONE
-        self._order: Any = None
-
-    def tell(self, phase: str, text: str, progress: float = 0.0) -> None:
-        self.goal.publish_feedback(
-            Pursue.Feedback(phase=phase, action=self.action, progress=progress, text=text)
-        )
-
-    def relay(self, message: Any) -> None:
-        said = message.feedback
-        if not self.over.done():
-            self.tell(Pursue.Feedback.ACTING, said.text, said.progress)
-
-    def accepted(self, sent: Future) -> None:
-        self._order = sent.result()
-        if not self._order.accepted:
-            self.reason, self._code = "the robot refuses the action", ErrorCode.PFC_ACTION_FAILED
-            self.abandon()
-            return
-        self._order.get_result_async().add_done_callback(self._finished)
-        if self.reason:
-            self._order.cancel_goal_async()
-
-    def _finished(self, answer: Future) -> None:
-        self.done = answer.result().result
-        self.abandon()
-
-    def end(self, reason: str, code: ErrorCode) -> None:
-        """Ask the robot to stop; it has CANCEL_S to say that it did."""
-        if self.reason:
-            return
-        self.reason, self._code = reason, code
-        self.deadline = time.monotonic() + CANCEL_S
-        if self._order is not None:
-            self._order.cancel_goal_async()
-
-    def abandon(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def result(self) -> Execute.Result:
-        """What to learn from: the robot's result, or a failure where it took too long."""
-        if self._code == ErrorCode.TIMEOUT:
-            return Execute.Result(message=self.reason, outcome="failure", reward=-1.0)
-        if self.reason:
-            raise BrainError(f"{self.action}: {self.reason}", self._code)
-        if not self.done.outcome:
-            self.done.outcome, self.done.reward = "failure", -1.0
-        return self.done
+def _tell(goal: Any, pursuit: Pursuit, phase: str, text: str, progress: float = 0.0) -> None:
+    goal.publish_feedback(
+        Pursue.Feedback(phase=phase, action=pursuit.action, progress=progress, text=text)
+    )
 
 
 def _none_left(decision: Decision) -> BrainError:

@@ -1,12 +1,13 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.pfc.constraints import ConstraintSet, load_constraints, parse_constraint
-
-ROOT = Path(__file__).parents[3]
+from brainos_ros.pfc.constraints import (
+    ConstraintSet,
+    load_constraints,
+    parse_constraint,
+    shipped_file,
+)
 
 
 def hard(when, **more):
@@ -106,7 +107,7 @@ def test_load_names_file_and_repeated_id(tmp_path):
 
 
 def test_the_file_that_ships():
-    constraints = load_constraints(ROOT / "config" / "constraints.yaml")
+    constraints = load_constraints(shipped_file())
     stairs, energy = constraints.select(["avoid_stairs", "energy_efficient"])
     assert stairs.judge({"stairs": True}, {}).excluded
     assert stairs.judge({}, {}) is None

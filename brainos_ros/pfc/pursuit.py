@@ -1,0 +1,91 @@
+"""One goal of `pursue` while the robot acts on it: who ends it, and what is learnt of it.
+
+Plain Python: the action's futures are handed in, whatever library they are of.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from brainos_ros.errors import BrainError, ErrorCode
+
+CANCEL_S = 5.0
+
+
+class Pursuit:
+    """Follows an order to the robot until `over` is set; it is sent once and never again.
+
+    Args:
+        objective: what is pursued, for whoever asks meanwhile.
+        over: a future, set when there is nothing more to wait for.
+    """
+
+    def __init__(self, objective: str, over: Any) -> None:
+        self.objective, self.over = objective, over
+        self.action, self.reason = "", ""
+        self.code = ErrorCode.NONE
+        self.result: Any = None
+        self._order: Any = None
+        self._deadline = math.inf
+
+    def begin(self, action: str, sent: Any, timeout_s: float) -> None:
+        """The action was sent to the robot: `sent` is the future of its goal handle."""
+        self.action = action
+        self._deadline = time.monotonic() + timeout_s
+        sent.add_done_callback(self._accepted)
+
+    def end(self, reason: str, code: ErrorCode) -> None:
+        """Ask the robot to stop; it has CANCEL_S to say that it did. The first reason counts."""
+        if self.reason:
+            return
+        self.reason, self.code = reason, code
+        self._deadline = time.monotonic() + CANCEL_S
+        if self._order is not None:
+            self._order.cancel_goal_async()
+
+    def abandon(self) -> None:
+        """Wait no longer."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def check_time(self, there: Callable[[], bool]) -> None:
+        """End what takes too long, and what the robot (`there` says whether it is) left behind."""
+        if not self.action:
+            return
+        if not there():
+            self.end("the robot is gone", ErrorCode.UNAVAILABLE)
+            self.abandon()
+        elif time.monotonic() >= self._deadline:
+            if self.reason:
+                self.abandon()
+            self.end("the robot took too long", ErrorCode.TIMEOUT)
+
+    def outcome(self) -> tuple[str, float]:
+        """What is learnt: (outcome, reward). Raises BrainError if nothing is.
+
+        Taking too long is a failure. A cancel, or a robot that refused or vanished, says nothing
+        of the option.
+        """
+        if self.code is ErrorCode.TIMEOUT:
+            return "failure", -1.0
+        if self.reason:
+            raise BrainError(f"{self.action}: {self.reason}", self.code)
+        if not self.result.outcome:
+            return ("success", 1.0) if self.result.success else ("failure", -1.0)
+        return self.result.outcome, self.result.reward
+
+    def _accepted(self, sent: Any) -> None:
+        order = sent.result()
+        if not order.accepted:
+            self.end("the robot refuses the action", ErrorCode.PFC_ACTION_FAILED)
+            self.abandon()
+            return
+        self._order = order
+        order.get_result_async().add_done_callback(self._finished)
+        if self.reason:
+            order.cancel_goal_async()
+
+    def _finished(self, answer: Any) -> None:
+        self.result = answer.result().result
+        self.abandon()

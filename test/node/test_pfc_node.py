@@ -1,0 +1,348 @@
+"""The PFC among a conscience and a robot that do what the test says, over real DDS."""
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from action_msgs.msg import GoalStatus
+from brainos_msgs.action import Execute, Pursue
+from brainos_msgs.msg import Attribute, Decision, Episode, ErrorCode, Option, ServiceLevel
+from brainos_msgs.srv import Decide, Evaluate, Explain
+from lifecycle_msgs.msg import Transition
+from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+
+from brainos_ros.pfc.node import PfcNode
+from brainos_ros.ros import qos
+from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
+
+DEADLINE_S = 10.0
+
+
+class World(Node):
+    """Offers `conscience/evaluate` and `execute`."""
+
+    def __init__(self):
+        super().__init__("world")
+        self.refused: set[str] = set()
+        self.silent = False
+        self.asked: list[str] = []
+        self.ordered: list[Execute.Goal] = []
+        self.holding = False
+        self.cancelled = threading.Event()
+        self.began = threading.Event()
+        self.reward = 1.0
+        self._release = threading.Event()
+        self.create_service(
+            Evaluate, "conscience/evaluate", self._evaluate, qos_profile=qos.SERVICE
+        )
+        self.robot = ActionServer(
+            self,
+            Execute,
+            "execute",
+            self._execute,
+            cancel_callback=self._cancel,
+            callback_group=ReentrantCallbackGroup(),
+        )
+
+    def _evaluate(self, request, response):
+        self.asked.append(request.action)
+        if self.silent:
+            self._release.wait(1.0)
+        response.success = True
+        response.evaluation.evaluation_id = f"evaluation of {request.action}"
+        response.evaluation.approved = request.action not in self.refused
+        response.evaluation.reason = "as the test says"
+        return response
+
+    async def _execute(self, goal):
+        self.ordered.append(goal.request)
+        goal.publish_feedback(Execute.Feedback(progress=0.5, text="half-way"))
+        self._over = Future(executor=self.executor)
+        self.began.set()
+        if self.holding:
+            await self._over
+            goal.canceled()
+            return Execute.Result()
+        goal.succeed()
+        outcome = "success" if self.reward > 0 else "failure"
+        return Execute.Result(
+            success=True,
+            outcome=outcome,
+            reward=self.reward,
+            duration_s=1.5,
+            facts=dict_to_attributes({"stops": 2}),
+        )
+
+    def _cancel(self, goal):
+        self.cancelled.set()
+        self._over.set_result(None)
+        return CancelResponse.ACCEPT
+
+
+@pytest.fixture
+def world(graph):
+    made = World()
+    graph._run(made)
+    return made
+
+
+def options(*names, **attributes):
+    return [Option(name=name, attributes=dict_to_attributes(attributes)) for name in names]
+
+
+def request(*names, objective="deliver", **fields):
+    return Decide.Request(objective=objective, options=options(*names), **fields)
+
+
+class Pursuer:
+    """A client of `pfc/pursue`."""
+
+    def __init__(self, graph):
+        self.client = ActionClient(graph.tester, Pursue, "pfc/pursue")
+        assert self.client.wait_for_server(DEADLINE_S)
+        self.feedback: list[Pursue.Feedback] = []
+
+    def send(self, *names, **fields):
+        goal = Pursue.Goal(objective="deliver", options=options(*names), **fields)
+        return wait(self.client.send_goal_async(goal, lambda m: self.feedback.append(m.feedback)))
+
+    def pursue(self, *names, **fields):
+        return wait(self.send(*names, **fields).get_result_async())
+
+
+def wait(future):
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    assert done.wait(DEADLINE_S)
+    return future.result()
+
+
+def test_decide_asks_the_conscience_publishes_and_explains(graph, world):
+    pfc = graph.start(PfcNode)
+    said = graph.listen(Decision, "pfc/decisions")
+    world.refused = {"a", "b"}
+    reply = graph.call(Decide, "pfc/decide", request("a", "b", "c"))
+    assert (reply.success, reply.decision.recommended_action) == (True, "c")
+    assert reply.decision.evaluation_id == "evaluation of c"
+    assert len(reply.decision.alternatives) == 2
+    assert 0.0 < reply.decision.latency_ms < 1e4
+    assert "c scores" in reply.decision.reasoning
+    assert said.wait_for(lambda m: m.decision_id == reply.decision.decision_id) == reply.decision
+    assert graph.call(Explain, "pfc/explain").decision == reply.decision
+    graph.stop(pfc)
+    graph.start(PfcNode)
+    asked = Explain.Request(decision_id=reply.decision.decision_id)
+    assert graph.call(Explain, "pfc/explain", asked).decision == reply.decision
+
+
+def test_the_store_is_rebuilt_from_the_ledger(graph, world):
+    pfc = graph.start(PfcNode)
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    graph.stop(pfc)
+    (graph.home / "pfc" / "pfc.db").unlink()
+    graph.start(PfcNode)
+    assert graph.call(Explain, "pfc/explain").decision == reply.decision
+
+
+def test_constraints_are_named_by_hand(graph, world):
+    graph.start(PfcNode)
+    asked = request("path_a", constraints=["avoid_stairs", "energy_efficient"])
+    asked.options.append(Option(name="path_b"))
+    stairs = Attribute(key="stairs")
+    stairs.value.string_value = "true"
+    asked.options[1].attributes = [stairs]
+    reply = graph.call(Decide, "pfc/decide", asked)
+    assert reply.decision.recommended_action == "path_a"
+    assert reply.decision.alternatives[0].reason == "avoid_stairs excludes it: it leads over stairs"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (request("a", objective=""), ErrorCode.INVALID_ARGUMENT, "objective"),
+        (request(), ErrorCode.INVALID_ARGUMENT, "options"),
+        (request("a", "a"), ErrorCode.INVALID_ARGUMENT, "`a` is there twice"),
+        (request("a", constraints=["x"]), ErrorCode.PFC_UNKNOWN_CONSTRAINT, "`x`"),
+        (request("a", context=[Attribute()]), ErrorCode.INVALID_ARGUMENT, "context"),
+    ],
+)
+def test_a_malformed_request_is_refused_and_the_next_answered(graph, world, asked, code, said):
+    graph.start(PfcNode)
+    reply = graph.call(Decide, "pfc/decide", asked)
+    assert (reply.success, reply.error_code) == (False, code)
+    assert said in reply.message
+    assert graph.call(Decide, "pfc/decide", request("a")).success
+
+
+def test_without_a_conscience_nothing_is_allowed(graph):
+    graph.start(PfcNode, conscience_timeout_s=0.05)
+    reply = graph.call(Decide, "pfc/decide", request("a", "b"))
+    assert (reply.success, reply.error_code) == (False, ErrorCode.PFC_NO_OPTION_LEFT)
+    assert reply.decision.recommended_action == ""
+    assert all("cannot be asked" in each.reason for each in reply.decision.alternatives)
+
+
+def test_a_silent_conscience_is_a_refusal(graph, world):
+    graph.start(PfcNode, conscience_timeout_s=0.05)
+    world.silent = True
+    reply = graph.call(Decide, "pfc/decide", request("a", "b"))
+    assert reply.error_code == ErrorCode.PFC_NO_OPTION_LEFT
+    assert len(world.asked) == 1
+    world._release.set()
+
+
+def test_explain_of_the_unknown(graph, world):
+    graph.start(PfcNode)
+    reply = graph.call(Explain, "pfc/explain", Explain.Request(decision_id="nonsense"))
+    assert reply.error_code == ErrorCode.NOT_FOUND
+
+
+def test_pursue_acts_and_learns(graph, world):
+    graph.start(PfcNode)
+    episodes = graph.listen(Episode, "episodes")
+    pursuer = Pursuer(graph)
+    context = dict_to_attributes({"floor": "dry"})
+    done = pursuer.pursue("a", context=context)
+    assert done.status == GoalStatus.STATUS_SUCCEEDED
+    assert (done.result.success, done.result.outcome, done.result.reward) == (True, "success", 1.0)
+    assert world.ordered[0].action == "a"
+    assert world.ordered[0].decision_id == done.result.decision.decision_id
+    episode = episodes.wait_for()
+    assert episode.episode_id == done.result.episode_id
+    assert attributes_to_dict(episode.metadata, "metadata") == {"duration_s": 1.5, "stops": 2}
+    phases = [each.phase for each in pursuer.feedback]
+    assert phases == ["observing", "deciding", "acting", "learning"]
+    again = graph.call(Decide, "pfc/decide", request("a", context=context))
+    assert "1.0 of 1.0 similar outcomes were successes" in again.decision.reasoning
+    told = graph.call(
+        Explain, "pfc/explain", Explain.Request(decision_id=done.result.decision.decision_id)
+    )
+    assert (told.outcome, told.reward) == ("success", 1.0)
+    pursuer.client.destroy()
+
+
+def test_what_was_learnt_survives_a_restart(graph, world):
+    pfc = graph.start(PfcNode)
+    pursuer = Pursuer(graph)
+    world.reward = -1.0
+    assert pursuer.pursue("a").result.outcome == "failure"
+    pursuer.client.destroy()
+    graph.stop(pfc)
+    graph.start(PfcNode)
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "0.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
+
+
+def test_a_cancel_reaches_the_robot(graph, world):
+    graph.start(PfcNode)
+    pursuer = Pursuer(graph)
+    world.holding = True
+    handle = pursuer.send("a")
+    assert world.began.wait(DEADLINE_S)
+    wait(handle.cancel_goal_async())
+    done = wait(handle.get_result_async())
+    assert world.cancelled.is_set()
+    assert done.status == GoalStatus.STATUS_CANCELED
+    assert done.result.error_code == ErrorCode.CANCELLED
+    assert done.result.episode_id == ""
+    world.holding = False
+    assert pursuer.pursue("a").result.success
+    pursuer.client.destroy()
+
+
+def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
+    graph.start(PfcNode)
+    pursuer = Pursuer(graph)
+    world.holding = True
+    result = pursuer.send("a").get_result_async()
+    assert world.began.wait(DEADLINE_S)
+    assert graph.change_state("pfc", Transition.TRANSITION_DEACTIVATE)
+    done = wait(result)
+    assert done.status == GoalStatus.STATUS_ABORTED
+    assert done.result.error_code == ErrorCode.CANCELLED
+    assert world.cancelled.wait(DEADLINE_S)
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    assert graph.call(Decide, "pfc/decide", request("a")).success
+    assert len(world.ordered) == 1
+    pursuer.client.destroy()
+
+
+def test_one_body_pursues_one_thing(graph, world):
+    graph.start(PfcNode)
+    pursuer = Pursuer(graph)
+    world.holding = True
+    first = pursuer.send("a")
+    assert world.began.wait(DEADLINE_S)
+    second = pursuer.pursue("b")
+    assert second.result.error_code == ErrorCode.UNAVAILABLE
+    assert "busy" in second.result.message
+    wait(first.cancel_goal_async())
+    wait(first.get_result_async())
+    pursuer.client.destroy()
+
+
+def test_too_long_is_a_failure_that_is_learnt(graph, world):
+    graph.start(PfcNode, action_timeout_s=0.2)
+    pursuer = Pursuer(graph)
+    world.holding = True
+    done = pursuer.pursue("a")
+    assert (done.result.error_code, done.result.outcome) == (
+        ErrorCode.PFC_ACTION_FAILED,
+        "failure",
+    )
+    assert world.cancelled.is_set()
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "0.0 of 1.0 similar" in reply.decision.reasoning
+    pursuer.client.destroy()
+
+
+def test_nothing_is_begun_in_an_emergency(graph, world):
+    pfc = graph.start(PfcNode)
+    level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
+    level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
+    pursuer = Pursuer(graph)
+    pause = threading.Event()
+    while pfc._level != ServiceLevel.EMERGENCY:
+        pause.wait(0.01)
+    done = pursuer.pursue("a")
+    assert "EMERGENCY" in done.result.message
+    assert world.ordered == []
+    pursuer.client.destroy()
+
+
+def test_without_a_robot_pursue_says_so(graph, world):
+    graph.start(PfcNode)
+    world.robot.destroy()
+    pursuer = Pursuer(graph)
+    done = pursuer.pursue("a")
+    assert not done.result.success
+    assert "execute" in done.result.message
+    pursuer.client.destroy()
+
+
+def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
+    graph.start(PfcNode)
+    decision = graph.call(Decide, "pfc/decide", request("a")).decision
+    episodes = graph.publisher(Episode, "episodes")
+    pause = threading.Event()
+    while not episodes.get_subscription_count():
+        pause.wait(0.01)
+    episodes.publish(
+        Episode(
+            episode_id="e1",
+            objective="deliver",
+            action="a",
+            outcome="partial",
+            reward=0.5,
+            decision_id=decision.decision_id,
+        )
+    )
+    asked = Explain.Request(decision_id=decision.decision_id)
+    while (told := graph.call(Explain, "pfc/explain", asked)).outcome == "":
+        pause.wait(0.01)
+    assert (told.outcome, told.reward) == ("partial", 0.5)
