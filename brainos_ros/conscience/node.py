@@ -184,7 +184,7 @@ class ConscienceNode(BrainNode):
     def _reset(self, request: Any, response: Any) -> Any:
         causes = self._gate.protective
         try:
-            self._desk.reset(request.operator, request.token, causes,
+            self._desk.reset(request.operator_name, request.token, causes,
                              self._gate.asked(time.monotonic()))
         except BrainError as error:
             response.success, response.error_code = False, int(error.code)
@@ -226,13 +226,13 @@ class ConscienceNode(BrainNode):
         return response
 
     def _approve(self, request: Any, response: Any) -> Any:
-        approval = self._approvals.approve(request.approval_id, request.operator, request.token)
+        approval = self._approvals.approve(request.approval_id, request.operator_name, request.token)
         response.status, response.approved_at = approval.status.value, s_to_time(time.time())
         return response
 
     def _deny(self, request: Any, response: Any) -> Any:
         approval = self._approvals.deny(
-            request.approval_id, request.operator, request.token, request.reason[:400])
+            request.approval_id, request.operator_name, request.token, request.reason[:400])
         response.status, response.denied_at = approval.status.value, s_to_time(time.time())
         return response
 

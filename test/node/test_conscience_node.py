@@ -1,0 +1,215 @@
+"""The conscience in a real graph: the gate follows its inputs, halt and reset, the doors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from brainos_msgs import msg, srv  # noqa: E402
+from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
+from geometry_msgs.msg import Twist  # noqa: E402
+
+from brainos_ros.conscience.credentials import (  # noqa: E402
+    load_key,
+    load_operators,
+    reset_token,
+    sign,
+)
+from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
+from brainos_ros.errors import ErrorCode  # noqa: E402
+from brainos_ros.ros import qos  # noqa: E402
+from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402
+
+STATES = msg.SafetyState
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return provisioned(tmp_path)
+
+
+@pytest.fixture
+def world(graph: Any) -> Iterator[World]:
+    made = World(graph)
+    yield made
+    made.close()
+
+
+def running(graph: Any, **parameters: Any) -> Any:
+    """An active conscience whose inputs have all arrived, and its state inbox."""
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    graph.start(ConscienceNode, **{**FAST_BASE, **parameters})
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    return states
+
+
+def evaluate(graph: Any, action: str, **context: Any) -> msg.SafetyEvaluation:
+    request = srv.Evaluate.Request(
+        action=action, context=dict_to_attributes(context), requester="pfc")
+    response = graph.call(srv.Evaluate, "conscience/evaluate", request)
+    assert response.success, response.message
+    return response.evaluation
+
+
+def test_commands_pass_and_stop_with_the_request(graph: Any, keys: Path, world: World) -> None:
+    running(graph)
+    world.request = (0.8, 0.0)
+    world.commands.wait_for(lambda command: command.linear.x == pytest.approx(0.8))
+    world.commands.messages.clear()
+    world.request = None
+    world.commands.wait_for(lambda command: not moving(command))
+
+
+def test_a_person_slows_and_stops_it(graph: Any, keys: Path, world: World) -> None:
+    running(graph)
+    world.people = [(2.4, 0.0)]
+    world.request = (0.8, 0.0)
+    world.commands.wait_for(moving)
+    assert all(command.linear.x < 0.6 for command in world.commands.messages)
+    world.people = [(1.0, 0.0)]
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+
+
+@pytest.mark.parametrize("lost", ["scan", "odom", "people", "watchdog"])
+def test_a_silent_input_stops_it(graph: Any, keys: Path, world: World, lost: str) -> None:
+    states = running(graph)
+    world.request = (0.5, 0.0)
+    world.commands.wait_for(moving)
+    world.silent.add(lost)
+    stopped = states.wait_for(lambda state: state.state == STATES.PROTECTIVE_STOP and any(
+        lost.replace("people", "tracked_people") in cause for cause in state.causes))
+    assert stopped.reason
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+    states.messages.clear()
+    world.silent.clear()
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+
+
+def test_emergency_stops_it_until_it_ends(graph: Any, keys: Path, world: World) -> None:
+    states = running(graph)
+    world.say_level(msg.ServiceLevel.EMERGENCY)
+    states.wait_for(lambda state: any("EMERGENCY" in cause for cause in state.causes))
+    assert not evaluate(graph, "aisle_1").approved
+    states.messages.clear()
+    world.say_level(msg.ServiceLevel.ONLINE)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+
+
+def test_a_fresh_robot_is_halted(graph: Any, world: World) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    graph.start(ConscienceNode, **FAST_BASE)
+    states.wait_for(lambda state: state.state == STATES.HALTED)
+    verdict = evaluate(graph, "aisle_1")
+    assert not verdict.approved
+    assert "halted" in verdict.reason
+
+
+def test_halt_latches_until_an_operator_resets(graph: Any, keys: Path, world: World) -> None:
+    states = running(graph)
+    world.request = (0.5, 0.0)
+    world.commands.wait_for(moving)
+    reply = graph.call(srv.Halt, "conscience/halt", srv.Halt.Request(reason="a test"))
+    assert reply.success
+    assert not reply.message
+    assert not (graph.home / "conscience" / "armed").exists()
+    states.wait_for(lambda state: state.state == STATES.HALTED)
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+
+    def reset(token: str) -> Any:
+        return graph.call(
+            srv.Reset, "conscience/reset", srv.Reset.Request(operator_name="anna", token=token))
+
+    assert reset("AAAA").error_code == ErrorCode.UNAUTHORISED
+    token = reset_token(graph.home, "anna", keys)
+    assert reset(token).error_code == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
+    world.request = (0.0, 0.0)
+    world.commands.messages.clear()
+    world.commands.wait_for()
+    states.messages.clear()
+    assert reset(token).success
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    assert (graph.home / "conscience" / "armed").exists()
+    graph.call(srv.Halt, "conscience/halt")
+    assert reset(token).error_code == ErrorCode.UNAUTHORISED
+    world.commands.messages.clear()
+    world.request = (0.5, 0.0)
+    world.commands.wait_for()
+    assert not any(map(moving, world.commands.messages))
+
+
+@pytest.mark.parametrize("state", ["unconfigured", "inactive"])
+def test_halt_answers_in_every_state(graph: Any, keys: Path, state: str) -> None:
+    node = graph.start(ConscienceNode, state, **FAST_BASE)
+    assert not node.latch.halted
+    assert graph.call(srv.Halt, "conscience/halt").success
+    assert node.latch.halted
+    assert not (graph.home / "conscience" / "armed").exists()
+    graph.stop(node)
+    again = graph.start(ConscienceNode, **FAST_BASE)
+    assert again.latch.halted
+
+
+def test_evaluate_answers_as_the_safety_contract_has_it(graph: Any, keys: Path) -> None:
+    graph.start(ConscienceNode, **FAST_BASE)
+    told = graph.listen(msg.SafetyEvaluation, "conscience/evaluations")
+    low = evaluate(graph, "/aisle_1/", length_m=3.0)
+    assert (low.approved, low.safety_level, low.action) == (True, low.LOW, "aisle_1")
+    high = evaluate(graph, "move_arm", speed="high", environment="warehouse",
+                    nearby_objects=["human", "fragile_item"])
+    assert not high.approved
+    assert (high.safety_level, high.human_approval_required) == (high.HIGH, True)
+    assert high.approval_deadline.sec > high.stamp.sec
+    unknown = evaluate(graph, "launch_missile")
+    assert (unknown.approved, unknown.safety_level) == (False, unknown.CRITICAL)
+    assert not unknown.human_approval_required
+    told.wait_for(lambda each: each.evaluation_id == unknown.evaluation_id)
+
+
+def test_an_approval_is_given_and_used_once(graph: Any, keys: Path) -> None:
+    graph.start(ConscienceNode, **FAST_BASE)
+    context = {"zone": "public", "battery_percent": 80.0, "charging": False}
+    asked = evaluate(graph, "go_to", **context)
+    pending = graph.call(srv.ListPending, "conscience/list_pending").pending
+    assert [each.approval_id for each in pending] == [asked.approval_id]
+
+    def redeem(**changes: Any) -> Any:
+        return graph.call(srv.Redeem, "conscience/redeem", srv.Redeem.Request(
+            approval_id=asked.approval_id, action="go_to", requester="pfc",
+            context=dict_to_attributes({**context, **changes})))
+
+    assert not redeem().success
+    robot = load_operators(graph.home).robot
+    token = sign(load_key("anna", keys), "approve", robot, {"challenge": pending[0].challenge})
+    approve = srv.Approve.Request(
+        approval_id=asked.approval_id, operator_name="anna", token=token)
+    assert graph.call(srv.Approve, "conscience/approve", approve).status == "approved"
+    assert redeem(battery_percent=79.0).error_code == ErrorCode.UNAUTHORISED
+    assert redeem().evaluation.approved
+    assert redeem().error_code == ErrorCode.CONSCIENCE_APPROVAL_USED
+
+
+def test_a_foreign_publisher_stops_it(graph: Any, keys: Path, world: World) -> None:
+    states = running(graph)
+    foreign = graph.publisher(Twist, "cmd_vel", qos.COMMAND)
+    stopped = states.wait_for(lambda state: state.state == STATES.PROTECTIVE_STOP)
+    assert "/tester" in stopped.reason
+    states.messages.clear()
+    graph.tester.destroy_publisher(foreign)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+
+
+def test_deactivated_it_says_so_and_closes(graph: Any, keys: Path, world: World) -> None:
+    states = running(graph)
+    world.request = (0.5, 0.0)
+    world.commands.wait_for(moving)
+    assert graph.change_state("conscience", 4)
+    states.wait_for(lambda state: state.state == STATES.INACTIVE)
+    assert not moving(world.commands.messages[-1])
+    assert graph.change_state("conscience", 3)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
