@@ -1,0 +1,64 @@
+"""A door for work that takes seconds, beside the node's own."""
+
+import contextlib
+import threading
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, ShutdownException
+from rclpy.node import Node
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ros import qos
+from brainos_ros.ros.conversions import refuse
+from brainos_ros.ros.lifecycle import BrainNode
+
+
+class Side:
+    """One slow door on a node and threads of its own: it may take minutes, and a second caller is
+    answered while the first waits.
+    """
+
+    def __init__(self, owner: BrainNode, srv_type: Any, name: str, handler: Any) -> None:
+        def answer(request: Any, response: Any) -> Any:
+            response.success = True
+            try:
+                return handler(request, response)
+            except BrainError as error:
+                return refuse(srv_type.Response(), error)
+            except Exception as error:
+                owner.note_failure(f"{name} failed: {error!r}")
+                inside = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
+                return refuse(srv_type.Response(), inside)
+
+        self._node = Node(
+            f"{owner.get_name()}_{name.rpartition('/')[2]}",
+            namespace=owner.get_namespace(),
+            context=owner.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._node.create_service(
+            srv_type,
+            owner.resolve_service_name(name),
+            answer,
+            qos_profile=qos.SERVICE,
+            callback_group=ReentrantCallbackGroup(),
+        )
+        self._executor = MultiThreadedExecutor(num_threads=4, context=owner.context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="evolve", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ShutdownException, ExternalShutdownException):
+            self._executor.spin()
+
+    def close(self) -> None:
+        """Let running calls end, answer them, then close the door."""
+        self._executor.shutdown()
+        self._thread.join()
+        # rclpy's shutdown does not wait for what runs, so a reply would be lost with its service
+        self._executor._executor.shutdown(wait=True)
+        self._node.destroy_node()
