@@ -88,7 +88,8 @@ class Errand:
         self.ideal_s = ideal_s
         self.limit_s = limit_s
         self.elapsed_s = 0.0
-        self.blocked_s = 0.0
+        self.held_s = 0.0
+        self.held = False
         self.outcome: Outcome | None = None
         self._base = base
         self._driving = driving
@@ -121,8 +122,8 @@ class Errand:
                       0.25 * self.progress if half_way else 0.0,
                       f"not there after {self.limit_s:.0f} s, {100 * self.progress:.0f} % done")
             return 0.0, 0.0
-        if abs(speed_mps) < 0.02:
-            self.blocked_s += dt
+        self.held = abs(speed_mps) < 0.02 < self._speed
+        self.held_s += dt if self.held else 0.0
         return self._pursue(pose, left, dt)
 
     def cancel(self) -> None:
@@ -174,8 +175,8 @@ class Navigator:
 
         `aisle_…` drives through that aisle to the station named by `to` (`from`, if given, must
         exist; the way begins where the base is). `go:<station>` takes the shortest way. `wait`
-        stands for `seconds` (2). `timeout_s` ends a drive; by default four times the ideal and
-        20 s. The ideal is the shortest way at cruise speed, whichever aisle was chosen.
+        stands for `seconds` (2). `timeout_s` ends a drive; by default three times what the
+        way takes undisturbed and 15 s. The ideal is the shortest way at cruise speed, whichever aisle was chosen.
 
         Raises:
             BrainError: unknown action, station or aisle, or a value out of its range.
@@ -200,9 +201,10 @@ class Navigator:
             raise BrainError(f"action '{action}' is unknown; the robot can do"
                              f" {', '.join(self.actions())}", ErrorCode.NOT_FOUND)
         base, cruise = self._base, min(self._driving.cruise_speed_mps, self._base.max_speed_mps)
-        ideal = (path_length([here, *layout.route(here, goal)]) / cruise
-                 + cruise / (2 * base.acceleration_mps2) + cruise / (2 * base.deceleration_mps2))
-        limit = _number(context, "timeout_s", 4 * ideal + 20.0)
+        ramps = cruise / (2 * base.acceleration_mps2) + cruise / (2 * base.deceleration_mps2)
+        ideal = path_length([here, *layout.route(here, goal)]) / cruise + ramps
+        planned = path_length([here, *points]) / cruise + ramps
+        limit = _number(context, "timeout_s", 3 * planned + 15.0)
         return Errand(action, Path([here, *points]), ideal, limit, self._base, self._driving)
 
 

@@ -29,12 +29,12 @@ BRAKE_RESERVE = 1.15  # The base brakes this much harder than its data sheet pro
 class Base:
     """What the base can do, as in the robot file."""
 
-    footprint_radius_m: float = 0.3
-    max_speed_mps: float = 1.4
-    max_yaw_rate_radps: float = 1.8
+    footprint_radius_m: float = 0.35
+    max_speed_mps: float = 1.0
+    max_yaw_rate_radps: float = 1.5
     acceleration_mps2: float = 1.0
     deceleration_mps2: float = 2.0
-    actuation_delay_s: float = 0.02
+    actuation_delay_s: float = 0.05
     command_timeout_s: float = 0.3
 
     def __post_init__(self) -> None:

@@ -105,7 +105,7 @@ class Simulation:
         return self.body.scan()
 
 
-def build(people: int = 10, people_file: str = "", people_time_step_s: float = 0.4,
+def build(people: int = 6, people_file: str = "", people_time_step_s: float = 0.4,
           seed: int = 0, base: Base | None = None) -> Simulation:
     """The scene the parameters ask for.
 

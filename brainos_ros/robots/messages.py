@@ -1,0 +1,93 @@
+"""From the simulator's and the log's arrays to the messages of a real base."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import LaserScan
+
+ODOM, BASE, LIDAR = "odom", "base_link", "lidar_link"
+
+
+def scan_message(ranges: Iterable[float], stamp: Time, angle_min: float, increment: float,
+                 period_s: float, range_min: float, range_max: float,
+                 frame: str = LIDAR) -> LaserScan:
+    """A LaserScan of beams `increment` [rad] apart, taken at once; +Inf is free space."""
+    values = array.array("f", ranges)
+    message = LaserScan()
+    message.header.stamp = stamp
+    message.header.frame_id = frame
+    message.angle_min = angle_min
+    message.angle_max = angle_min + increment * (len(values) - 1)
+    message.angle_increment = increment
+    message.scan_time = period_s
+    message.range_min = range_min
+    message.range_max = range_max
+    message.ranges = values
+    return message
+
+
+def odometry_message(pose: tuple[float, float, float], linear: float, lateral: float,
+                     angular: float, stamp: Time) -> Odometry:
+    """Odometry of `pose` (x, y, yaw) in `odom`; the twist is in the frame of the base."""
+    message = Odometry()
+    message.header.stamp = stamp
+    message.header.frame_id = ODOM
+    message.child_frame_id = BASE
+    position, turn = message.pose.pose.position, message.pose.pose.orientation
+    position.x, position.y = pose[0], pose[1]
+    turn.z, turn.w = math.sin(pose[2] / 2), math.cos(pose[2] / 2)
+    twist = message.twist.twist
+    twist.linear.x, twist.linear.y, twist.angular.z = linear, lateral, angular
+    return message
+
+
+def velocity_message(linear: float, angular: float, stamp: Time,
+                     stamped: bool) -> Twist | TwistStamped:
+    """A velocity command as Twist, or TwistStamped in the frame of the base."""
+    message = TwistStamped() if stamped else Twist()
+    twist = message
+    if stamped:
+        message.header.stamp = stamp
+        message.header.frame_id = BASE
+        twist = message.twist
+    twist.linear.x, twist.angular.z = linear, angular
+    return message
+
+
+class Transforms:
+    """odom → base_link and base_link → lidar_link on TF, where `tf2_ros` is installed."""
+
+    def __init__(self, node: Any, lidar_x: float, lidar_z: float) -> None:
+        try:
+            from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
+        except ImportError:
+            self._moving = None
+            node.get_logger().info("tf2_ros is not installed: no TF")
+            return
+        self._moving = TransformBroadcaster(node)
+        self._fixed = StaticTransformBroadcaster(node)
+        lidar = TransformStamped()
+        lidar.header.stamp = node.get_clock().now().to_msg()
+        lidar.header.frame_id, lidar.child_frame_id = BASE, LIDAR
+        lidar.transform.translation.x, lidar.transform.translation.z = lidar_x, lidar_z
+        lidar.transform.rotation.w = 1.0
+        self._fixed.sendTransform(lidar)
+
+    def send(self, odometry: Odometry) -> None:
+        """Publish where the base is, as in `odometry`."""
+        if self._moving is None:
+            return
+        message = TransformStamped()
+        message.header = odometry.header
+        message.child_frame_id = odometry.child_frame_id
+        message.transform.translation.x = odometry.pose.pose.position.x
+        message.transform.translation.y = odometry.pose.pose.position.y
+        message.transform.rotation = odometry.pose.pose.orientation
+        self._moving.sendTransform(message)
