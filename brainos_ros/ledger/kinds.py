@@ -57,7 +57,6 @@ EVENTS = {
     "safety_state": 61,
     "approval.refused": 62,
     "rules.rejected": 63,
-    "refusals": 60,
     # memory
     "episode": 80,
     "forget": 81,
@@ -94,6 +93,8 @@ EVENTS = {
     "given_up": 188,
     "failed": 189,
     "taken_along": 190,
+    "working": 191,
+    "recovered": 192,
 }
 
 CODES = {**OPERATIONS, **EVENTS}

@@ -10,6 +10,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from brainos_ros.errors import BrainError
+from brainos_ros.ros import discovery
 from brainos_ros.ros.executor import make_executor, spin
 from brainos_ros.ros.lifecycle import BrainNode
 
@@ -27,6 +28,7 @@ def run(*node_classes: Callable[[], BrainNode]) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    discovery.prepare()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         nodes = _construct(node_classes)

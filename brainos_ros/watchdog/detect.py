@@ -24,6 +24,8 @@ def starved(before: Usage, after: Usage, window_s: float) -> bool:
     A loop that spins had the CPU; one that is dead-locked or stopped did not ask for it; a starved
     one asked (run-queue wait in /proc/<pid>/task/*/schedstat) and got little.
     """
+    if after.state in "Tt":
+        return False
     if after.state == "D" and before.state == "D":
         return True
     ran = after.ran_s - before.ran_s
@@ -81,8 +83,7 @@ class Heart:
             return f"no heartbeat within {now - self._started:.1f} s of its start"
         silence = now - self.last
         since, before = self._suspected or (now, None)
-        judged = before and usage and usage.state not in "Tt" and silence < STARVED_LIMIT_S
-        if judged and starved(before, usage, now - since):
+        if before and usage and silence < STARVED_LIMIT_S and starved(before, usage, now - since):
             self._suspected = (now, usage)
             self._allowed_until = now + self._spec.period_s
             return None

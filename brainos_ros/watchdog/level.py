@@ -85,9 +85,10 @@ class Ladder:
             return True
         if wanted.level is self.current.level:
             self._better_since = None
-            changed = wanted != self.current
+            if wanted == self.current:
+                return False
             self.current = wanted
-            return changed
+            return True
         if _SEVERITY[wanted.level] > _SEVERITY[self.current.level]:
             self._better_since = None
             self.current = wanted

@@ -134,9 +134,9 @@ class PidFile:
             return {}, {}
 
 
-def running(marks: Sequence[str], namespace: str, domain: str) -> Iterator[int]:
+def running(marks: Sequence[str], name: str, namespace: str, domain: str) -> Iterator[int]:
     """Pids of processes in this namespace and ROS domain with an argument that ends with one of
-    `marks`, however they were started."""
+    `marks`, however they were started, and whose node, if renamed, is called `name`."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -149,9 +149,10 @@ def running(marks: Sequence[str], namespace: str, domain: str) -> Iterator[int]:
                 for line in _read(f"{entry.path}/environ").split("\0") if "=" in line)
         except OSError:
             continue
-        given = [a.removeprefix("__ns:=") for a in arguments if a.startswith("__ns:=")]
-        at = given[-1] if given else variables.get("ROS_NAMESPACE", "/")
-        if at.strip("/") == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain:
+        remaps = dict(a.split(":=", 1) for a in arguments if a.startswith("__") and ":=" in a)
+        at = remaps.get("__ns", variables.get("ROS_NAMESPACE", "/")).strip("/")
+        here = at == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain
+        if here and remaps.get("__node", name) == name:
             yield int(entry.name)
 
 

@@ -26,8 +26,9 @@ class World(Protocol):
     def usage(self, host: str) -> Usage | None:
         """What the process of a host has used; None if it is gone."""
 
-    def change_state(self, node: str, transition: int) -> None:
-        """Ask for a transition; the answer comes to `Supervisor.answered`."""
+    def change_state(self, node: str, transition: int) -> bool:
+        """Ask for a transition; the answer comes to `Supervisor.answered`. False if the node's
+        service is not to be seen yet."""
 
     def record(self, kind: str, body: Mapping[str, Any]) -> None:
         """Keep an event in the ledger and tell the console."""

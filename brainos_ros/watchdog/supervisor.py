@@ -36,6 +36,7 @@ RESEND_S = 0.25  # a request is sent again if two later beats still show the old
 ACTIVATE_S = 5.0  # deadline of an activation
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
+LOOK_AGAIN_S = 0.01  # for the services of a new process
 
 
 class Supervisor:
@@ -56,6 +57,7 @@ class Supervisor:
         self._graph = {role: spec.after for role, spec in specs.items()}
         self._order = start_order(self._graph)
         self._stopping = False
+        self._look_again = now
         self.roles: dict[str, Role] = {}
         self.hosts: dict[str, Host] = {}
         self.nodes: dict[str, Node] = {}
@@ -221,7 +223,9 @@ class Supervisor:
                 freshness.allow_until(now + beat.period_s)
 
     def _deadline(self, now: float) -> float:
-        times = [now + 0.1, self.ladder.deadline()]
+        times = [now + 0.05, self.ladder.deadline()]
+        if self._look_again > now:
+            times.append(self._look_again)
         for host in self.hosts.values():
             if host.start_at is not None and not host.pid:
                 times.append(host.start_at)
@@ -306,11 +310,13 @@ class Supervisor:
             node.may_act = True
         else:
             return
+        if not self._world.change_state(node.name, wanted):
+            self._look_again = now + LOOK_AGAIN_S
+            return
         if not node.asked:
             node.asked_at = now
         node.asked, node.beats_since = wanted, 0
         node.heart.allow_until(now + self._limit_s(node))
-        self._world.change_state(node.name, wanted)
 
     def _may_activate(self, node: Node) -> bool:
         role = self.roles[node.spec.role]

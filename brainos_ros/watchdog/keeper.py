@@ -1,0 +1,191 @@
+"""The watchdog's loop: waits for process ends and deadlines, drives the supervisor, keeps the
+processes. Plain Python; what needs ROS comes in through `Ports`."""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from brainos_ros.robot_file import Robot
+from brainos_ros.watchdog import notify, processes
+from brainos_ros.watchdog.detect import Usage
+from brainos_ros.watchdog.level import Assessment
+from brainos_ros.watchdog.plan import Command
+from brainos_ros.watchdog.supervisor import Supervisor
+
+DEAF_S = 0.15  # the other loop (heartbeats) did not run for so long: silence proves nothing
+
+
+class Ports(Protocol):
+    """What the loop needs from ROS."""
+
+    def change_state(self, node: str, transition: int) -> bool:
+        """As `World.change_state`."""
+
+    def event(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Something happened; called with the lock held, so it must only queue."""
+
+    def level(self, assessment: Assessment) -> None:
+        """Publish the service level."""
+
+
+class Keeper:
+    """Owns the supervisor, its lock, its thread and all processes. All times are `time.monotonic`.
+
+    Other threads use `with keeper.lock:` around `keeper.supervisor`, then `keeper.wake()`.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        commands: Mapping[str, Command],
+        ports: Ports,
+        home: Path,
+        namespace: str,
+        composed: bool,
+        autostart: bool,
+    ) -> None:
+        self._commands, self._ports, self._namespace = commands, ports, namespace
+        self._processes: dict[str, processes.Process] = {}
+        self._pid_file = processes.PidFile(home / "watchdog" / "processes.json")
+        self._poll = select.poll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wakeup, select.POLLIN)
+        self._finished = False
+        self._saved: object = None
+        self.started = time.monotonic()
+        self.ran_at = self.heard_at = self.started
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self.supervisor = Supervisor(
+            robot.nodes, self, self.started, composed=composed, autostart=autostart)
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def begin(self) -> None:
+        """Adopt what lives, start the rest."""
+        with self.lock:
+            now = time.monotonic()
+            living, active = self._pid_file.read()
+            for name, process in living.items():
+                if name in self._commands:
+                    self._take(name, process, now)
+                else:
+                    process.signal(signal.SIGTERM)
+                    os.close(process.pidfd)
+            domain = os.environ.get("ROS_DOMAIN_ID", "0")
+            for name, command in self._commands.items():
+                if name not in self._processes:
+                    found = processes.running(command.marks, name, self._namespace, domain)
+                    other = next(filter(None, map(processes.adopt, found)), None)
+                    if other:
+                        self._take(name, other, now)
+            for role, node in active.items():
+                self.supervisor.holds(role, node)
+            self.supervisor.begin(now)
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Take everything down in reverse order, then end the loop; blocks."""
+        with self.lock:
+            self.supervisor.stop(time.monotonic())
+            self.wake()
+            self.changed.wait_for(lambda: self.supervisor.all_stopped, deadline_s)
+            self._finished = True
+            self.wake()
+        self._thread.join()
+        os.close(self._wakeup)
+
+    def wake(self) -> None:
+        """Let the loop look at once."""
+        os.eventfd_write(self._wakeup, 1)
+
+    def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait, without the lock, until `holds()`, which is called with it."""
+        with self.lock:
+            return self.changed.wait_for(holds, timeout_s)
+
+    def hear(self, name: str, pid: int, state: int) -> bool:
+        """A heartbeat. False if it comes from a process that is not supervised."""
+        now = time.monotonic()
+        with self.lock:
+            node = self.supervisor.nodes.get(name)
+            was = node.state if node else None
+            known = self.supervisor.beat(name, pid, state, now)
+            if node and not known and not node.host.pid:
+                process = processes.adopt(pid)
+                if process:
+                    self._take(node.host.name, process, now)
+                    known = True
+            if node and node.state != was:
+                self.wake()
+            return known
+
+    def loads(self) -> dict[str, tuple[float, float]]:
+        """Process name -> CPU time since its start [s] and resident memory [MB]."""
+        with self.lock:
+            return {name: process.load() for name, process in self._processes.items()}
+
+    # ---------------------------------------------------------------- the supervisor's world
+
+    def start(self, host: str) -> int:
+        environment = {k: v for k, v in os.environ.items() if k not in notify.VARIABLES}
+        process = processes.start(self._commands[host].argv, environment)
+        self._hold(host, process)
+        return process.pid
+
+    def signal(self, host: str, number: signal.Signals) -> None:
+        self._processes[host].signal(number)
+
+    def usage(self, host: str) -> Usage | None:
+        return self._processes[host].usage()
+
+    def change_state(self, node: str, transition: int) -> bool:
+        return self._ports.change_state(node, transition)
+
+    def record(self, kind: str, body: Mapping[str, Any]) -> None:
+        self._ports.event(kind, {**body, "at_s": round(time.monotonic(), 4)})
+
+    # ---------------------------------------------------------------- the loop
+
+    def _hold(self, name: str, process: processes.Process) -> None:
+        self._processes[name] = process
+        self._poll.register(process.pidfd, select.POLLIN)
+
+    def _take(self, name: str, process: processes.Process, now: float) -> None:
+        self._hold(name, process)
+        self.supervisor.adopt(name, process.pid, now)
+
+    def _run(self) -> None:
+        until = time.monotonic()
+        while not self._finished:
+            ready = {fd for fd, _ in self._poll.poll(max(0.0, until - time.monotonic()) * 1000)}
+            if self._wakeup in ready:
+                os.eventfd_read(self._wakeup)
+            with self.lock:
+                now = self.ran_at = time.monotonic()
+                for name, process in list(self._processes.items()):
+                    if process.pidfd in ready:
+                        self._poll.unregister(process.pidfd)
+                        del self._processes[name]
+                        self.supervisor.ended(name, process.ended(), now)
+                level = self.supervisor.ladder.current
+                until = self.supervisor.tick(now, deaf=now - self.heard_at > DEAF_S)
+                current = self.supervisor.ladder.current
+                self.changed.notify_all()
+                self._save()
+            if current is not level and current is not None:
+                self._ports.level(current)
+
+    def _save(self) -> None:
+        state = ({name: p.pid for name, p in self._processes.items()},
+                 {name: role.holder.name for name, role in self.supervisor.roles.items()})
+        if state != self._saved:
+            try:
+                self._pid_file.write(self._processes, state[1])
+                self._saved = state
+            except OSError:
+                pass  # a full disk: the next watchdog finds the processes by their command lines
