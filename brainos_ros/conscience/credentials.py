@@ -204,14 +204,19 @@ def challenge_file(home: Path) -> Path:
     return home / "conscience" / "challenge.json"
 
 
-def reset_token(home: Path, operator: str, keys: Path | None = None) -> str:
-    """The token that lets `operator` reset the halt there is now. Raises BrainError."""
+def challenge(home: Path) -> dict[str, str]:
+    """The epoch and nonce of the conscience that is active now. Raises BrainError UNAVAILABLE."""
     path = challenge_file(home)
     try:
-        challenge = json.loads(path.read_text())
+        found: dict[str, str] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BrainError(
             f"{path} cannot be read, is the conscience active? {error}", ErrorCode.UNAVAILABLE
         ) from error
+    return found
+
+
+def reset_token(home: Path, operator: str, keys: Path | None = None) -> str:
+    """The token that lets `operator` reset the halt there is now. Raises BrainError."""
     key = load_key(operator, keys)
-    return sign(key, "reset", load_operators(home).robot, challenge)
+    return sign(key, "reset", load_operators(home).robot, challenge(home))

@@ -4,7 +4,7 @@ import re
 
 from brainos_ros.errors import BrainError
 
-_SPELLING = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*(/[A-Za-z_][A-Za-z0-9_.\-]*)*")
+_SPELLING = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]*(/[A-Za-z_][A-Za-z0-9_.:\-]*)*")
 LONGEST = 255
 VELOCITY = "cmd_vel"
 
@@ -25,7 +25,7 @@ class Names:
         name = self._relative(_slashes(action))
         if len(action) > LONGEST or not _SPELLING.fullmatch(name):
             raise BrainError(
-                f"action {action[:80]!r} is not a name: letters, digits, _ . - and / only"
+                f"action {action[:80]!r} is not a name: letters, digits, _ . : - and / only"
             )
         return VELOCITY if name in self._gated else name
 

@@ -226,7 +226,8 @@ class ConscienceNode(BrainNode):
         return response
 
     def _approve(self, request: Any, response: Any) -> Any:
-        approval = self._approvals.approve(request.approval_id, request.operator_name, request.token)
+        approval = self._approvals.approve(
+            request.approval_id, request.operator_name, request.token)
         response.status, response.approved_at = approval.status.value, s_to_time(time.time())
         return response
 
