@@ -15,7 +15,7 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 def _own_domain() -> IO[str]:
     """Lock a domain id that no other test run on this machine holds; the lock ends with us."""
     for domain in range(60, 100):
-        lock = open(Path(tempfile.gettempdir()) / f"brainos-test-domain-{domain}", "w")
+        lock = (Path(tempfile.gettempdir()) / f"brainos-test-domain-{domain}").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,0 +1,212 @@
+"""The base node: what every node of the brain can rely on, whatever its room does."""
+
+from collections.abc import Callable
+
+import pytest
+from brainos_msgs.msg import Heartbeat
+from brainos_msgs.srv import Explain
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter as RclpyParameter
+from std_msgs.msg import String
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import verify
+from brainos_ros.ros import qos
+from brainos_ros.ros.lifecycle import BrainNode
+from brainos_ros.ros.parameters import Parameter
+
+WRONG = (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_DEACTIVATE, 77, 255)
+
+
+class Sample(BrainNode):
+    role = "pfc"
+    parameters = (
+        Parameter("limit", 0.5, "a limit", unit="m", minimum=0.0, maximum=1.0),
+        Parameter("weights", [0.1], "some weights", minimum=0.0, maximum=1.0),
+        Parameter("mode", "slow", "how", choices=("slow", "fast"), dynamic=True),
+    )
+    hooks: list[str]
+    fails: str = ""
+
+    def _hook(self, name: str) -> None:
+        self.hooks = [*getattr(self, "hooks", []), name]
+        if self.fails == name:
+            raise RuntimeError(f"{name} broke")
+
+    def configure(self) -> None:
+        self.create_publisher(String, "made_at_configure", 1)
+        self._hook("configure")
+
+    def activate(self) -> None:
+        self.door(Explain, "pfc/explain", self._explain)
+        self.create_subscription(String, "poison", self._poison, qos.EVENT)
+        self._hook("activate")
+
+    def deactivate(self) -> None:
+        self._hook("deactivate")
+
+    def cleanup(self) -> None:
+        self._hook("cleanup")
+
+    def _poison(self, message: String) -> None:
+        raise RuntimeError(message.data)
+
+    def _explain(self, request: Explain.Request, response: Explain.Response) -> Explain.Response:
+        answers: dict[str, Callable[[], object]] = {
+            "refuse": lambda: self._raise(BrainError("no such thing", ErrorCode.NOT_FOUND)),
+            "break": lambda: self._raise(ValueError("broken")),
+            "record": lambda: self.record("note", {"asked": request.decision_id}),
+        }
+        answers.get(request.decision_id, lambda: None)()
+        return response
+
+    def _raise(self, error: Exception) -> None:
+        raise error
+
+
+def explain(graph, decision_id: str) -> Explain.Response:
+    return graph.call(Explain, "pfc/explain", Explain.Request(decision_id=decision_id))
+
+
+def test_doors_open_on_activation_and_close_with_it(graph) -> None:
+    node = graph.start(Sample, state="inactive")
+    assert not graph.tester.get_publishers_info_by_topic("nothing")
+    with pytest.raises(BrainError) as refused:
+        graph.call(Explain, "pfc/explain", timeout_s=0.3)
+    assert refused.value.code == ErrorCode.UNAVAILABLE
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    assert explain(graph, "").success
+    assert graph.change_state("pfc", Transition.TRANSITION_DEACTIVATE)
+    assert not [s for s in node.services if s.srv_name.endswith("pfc/explain")]
+    assert graph.change_state("pfc", Transition.TRANSITION_CLEANUP)
+    assert not [p for p in node.publishers if p.topic_name.endswith("made_at_configure")]
+    assert node.hooks == ["configure", "activate", "deactivate", "cleanup"]
+
+
+def test_refusals_and_defects_are_answers(graph) -> None:
+    graph.start(Sample)
+    refused = explain(graph, "refuse")
+    assert (refused.success, refused.error_code) == (False, ErrorCode.NOT_FOUND)
+    assert refused.message == "no such thing"
+    broken = explain(graph, "break")
+    assert (broken.success, broken.error_code) == (False, ErrorCode.INTERNAL)
+    assert "broken" in broken.message
+    assert explain(graph, "").success
+
+
+def test_wrong_transitions_and_poison_do_not_end_it(graph) -> None:
+    graph.start(Sample, state="unconfigured")
+    for transition in WRONG:
+        assert not graph.change_state("pfc", transition)
+    assert graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    assert not graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics", 10)
+    poison = graph.publisher(String, "poison")
+    explain(graph, "")
+    while not poison.get_subscription_count():
+        explain(graph, "")
+    poison.publish(String(data="arsenic"))
+    shown = diagnostics.wait_for(
+        lambda m: any("arsenic" in v.value for s in m.status for v in s.values)
+    )
+    assert shown.status[0].name == "brainos: pfc"
+    assert explain(graph, "").success
+
+
+@pytest.mark.parametrize(
+    ("fails", "state", "hooks"),
+    [
+        ("configure", "unconfigured", ["configure", "cleanup"]),
+        ("activate", "inactive", ["configure", "activate", "deactivate"]),
+    ],
+)
+def test_a_failed_transition_is_rolled_back(graph, fails, state, hooks) -> None:
+    node = graph.start(Sample, state="unconfigured")
+    node.fails = fails
+    done = [
+        graph.change_state("pfc", transition)
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    ]
+    assert not all(done)
+    assert graph.state("pfc") == state
+    assert node.hooks == hooks
+    assert f"{fails} broke" in node._last_failure
+    node.fails = ""
+    if fails == "configure":
+        assert graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    assert explain(graph, "").success
+
+
+def test_heartbeats_come_from_construction_on(graph) -> None:
+    beats = graph.listen(Heartbeat, "heartbeats", qos.HEARTBEATS)
+    graph.start(Sample, state="unconfigured")
+    first = beats.wait_for()
+    assert (first.role, first.node, first.state) == ("pfc", "/pfc", 1)
+    graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    active = beats.wait_for(lambda beat: beat.state == 3)
+    assert active.sequence > first.sequence
+
+
+def test_a_record_is_in_the_ledger(graph) -> None:
+    node = graph.start(Sample)
+    assert explain(graph, "record").success
+    graph.stop(node)
+    report = verify(graph.home / "ledger" / "pfc")
+    assert report.verified
+    assert report.records == 2  # the first says that the stream was created
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("limit", 1.5, "at most 1 m"),
+        ("limit", float("nan"), "finite"),
+        ("weights", [0.5, 9.0], "at most 1"),
+        ("mode", "warp", "one of slow, fast"),
+        ("limit", "wide", "limit"),
+    ],
+)
+def test_a_bad_parameter_is_refused_with_the_reason(graph, name, value, wanted) -> None:
+    with pytest.raises(BrainError, match=wanted):
+        Sample(parameter_overrides=[RclpyParameter(name, value=value)])
+
+
+def test_parameters_change_only_when_they_can_take_effect(graph) -> None:
+    node = graph.start(Sample, state="unconfigured")
+
+    def set_to(name: str, value: ParameterValue) -> object:
+        request = SetParameters.Request(parameters=[ParameterMessage(name=name, value=value)])
+        return graph.call(SetParameters, "pfc/set_parameters", request).results[0]
+
+    assert set_to("limit", ParameterValue(type=3, double_value=0.25)).successful
+    assert node.settings["limit"] == 0.25
+    assert not set_to("weights", ParameterValue(type=8, double_array_value=[0.5, 9.0])).successful
+    graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    late = set_to("limit", ParameterValue(type=3, double_value=0.5))
+    assert not late.successful
+    assert "read at configure" in late.reason
+    assert node.settings["limit"] == 0.25
+    assert set_to("mode", ParameterValue(type=4, string_value="fast")).successful
+    assert node.settings["mode"] == "fast"
+    described = graph.call(
+        DescribeParameters, "pfc/describe_parameters", DescribeParameters.Request(names=["limit"])
+    ).descriptors[0]
+    assert described.description == "a limit [m]"
+    assert described.floating_point_range[0].to_value == 1.0
+
+
+def test_the_namespace_reaches_the_doors(graph) -> None:
+    node = graph.start(Sample, state="unconfigured")
+    assert node.outgoing.client(Explain, "memory/x").srv_name == "/memory/x"
+    other = Sample(namespace="r1")
+    try:
+        assert other.outgoing.client(Explain, "memory/x").srv_name == "/r1/memory/x"
+    finally:
+        other.end()
