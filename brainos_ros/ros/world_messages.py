@@ -65,7 +65,8 @@ def entity_to(entity: Entity) -> msg.Entity:
     if where:
         message.frame_id = where.frame_id
         set_pose(message.pose.pose, where)
-        message.pose.covariance = where.covariance
+        if any(where.covariance):
+            message.pose.covariance = where.covariance
     return message
 
 
@@ -114,6 +115,8 @@ def marker_of(entity: Entity) -> Marker:
         scale=Vector3(x=width, y=width, z=height),
         color=ColorRGBA(r=red, g=green, b=blue, a=0.8),
     )
+    if entity.ttl:
+        marker.lifetime = Duration(sec=entity.ttl // SECOND, nanosec=entity.ttl % SECOND)
     marker.header.frame_id = where.frame_id
     set_pose(marker.pose, where)
     marker.pose.position.z += height / 2.0
@@ -134,8 +137,10 @@ def entity_from(message: msg.Entity, now: int) -> Entity:
 
 
 def people_from(tracked: msg.TrackedPeople) -> Iterator[tuple[int, Pose, float, float]]:
-    """(tracker's id, pose, speed [m/s], radius [m]) of each tracked person."""
+    """(tracker's id, pose, speed [m/s], radius [m]) of each tracked person that is somewhere."""
     for person in tracked.people:
         at, moving = person.position, person.velocity
-        where = Pose(tracked.header.frame_id, (at.x, at.y, at.z))
-        yield person.id, where, math.hypot(moving.x, moving.y), person.radius_m
+        speed = math.hypot(moving.x, moving.y)
+        if all(map(math.isfinite, (at.x, at.y, at.z, speed, person.radius_m))):
+            where = Pose(tracked.header.frame_id, (at.x, at.y, at.z))
+            yield person.id, where, speed, person.radius_m

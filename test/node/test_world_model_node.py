@@ -170,6 +170,24 @@ def test_the_senses_fill_the_state(graph) -> None:
     assert person.ttl.sec == 2
 
 
+def test_a_sensor_that_lies_is_refused_and_the_rest_still_seen(graph) -> None:
+    node = graph.start(WorldModelNode, sense_period_s=0.02)
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    odom = Odometry()
+    odom.header.frame_id = "odom"
+    odom.pose.pose.position.x = math.nan
+    lost = msg.TrackedPeople(people=[msg.TrackedPerson(id=5, position=Point(x=math.nan))])
+    for message, topic in ((odom, "odom"), (lost, "tracked_people")):
+        matched(graph.publisher(type(message), topic, qos.SENSOR)).publish(message)
+    state.wait_for(lambda m: m.people == 1)
+    scan = LaserScan(range_min=0.1, range_max=30.0, ranges=[2.0])
+    matched(graph.publisher(LaserScan, "scan", qos.SENSOR)).publish(scan)
+    seen = state.wait_for(lambda m: m.nearest_obstacle_m == 2.0)
+    assert seen.robot_pose.header.frame_id == ""
+    assert get(graph, "person_5").error_code == ErrorCode.NOT_FOUND
+    assert node._refused == 1
+
+
 def test_markers_show_what_has_a_pose_and_its_end(graph) -> None:
     graph.start(WorldModelNode, sense_period_s=0.02)
     markers = graph.listen(MarkerArray, "world_model/markers", qos.STATE)
