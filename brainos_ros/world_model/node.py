@@ -247,10 +247,10 @@ class WorldModelNode(BrainNode):
         now, raw = self._fresh(), self._raw
         self._raw = {}
         self._seen_at |= dict.fromkeys(raw, now)
+        if "tracked_people" in raw:
+            self._see_people(raw["tracked_people"], now)
         try:
             self._see_robot(raw, now)
-            if "tracked_people" in raw:
-                self._see_people(raw["tracked_people"], now)
         except BrainError as error:
             self._refused += 1
             self.get_logger().warning(f"sensor refused: {error}", throttle_duration_sec=5.0)
