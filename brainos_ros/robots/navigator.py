@@ -152,7 +152,7 @@ class Errand:
             return 0.0, math.copysign(turn, error)
         curvature = 2 * math.sin(error) / distance
         speed = min(driving.cruise_speed_mps, base.max_speed_mps,
-                    max(0.08, math.sqrt(base.deceleration_mps2 * max(0.0, left_m - 0.05))),
+                    max(0.08, math.sqrt(0.5 * base.deceleration_mps2 * max(0.0, left_m - 0.05))),
                     0.8 * base.max_yaw_rate_radps / max(1e-6, abs(curvature)))
         self._speed = min(speed, self._speed + base.acceleration_mps2 * dt)
         return self._speed, self._speed * curvature

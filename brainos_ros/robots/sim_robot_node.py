@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 from brainos_msgs.action import Execute
@@ -16,10 +17,8 @@ from brainos_msgs.msg import SimTruth, TrackedPeople, TrackedPerson
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.task import Future
 from sensor_msgs.msg import LaserScan
 
 from brainos_ros.errors import BrainError, ErrorCode
@@ -101,12 +100,13 @@ class SimRobotNode(Node):
         self.create_subscription(
             command, settings["cmd_vel_out_topic"], self._obey, qos.COMMAND)
         self._errand: Errand | None = None
-        self._over: Future | None = None
         self._goal: Any = None
+        # Awaiting in an execute callback keeps rclpy's events executor at 100 % of a core, so a
+        # goal is only noted when it is accepted and executed, in rclpy's sense, when it is over.
         self._server = ActionServer(
-            self, Execute, "execute", self._execute, goal_callback=lambda _: GoalResponse.ACCEPT,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            callback_group=ReentrantCallbackGroup())
+            self, Execute, "execute", self._conclude, handle_accepted_callback=self._accept,
+            goal_callback=lambda _: GoalResponse.ACCEPT,
+            cancel_callback=lambda _: CancelResponse.ACCEPT)
         self._known = [TrackedPerson(radius_m=PERSON_RADIUS_M)
                        for _ in range(self.simulation.people.capacity)]
         self._steps = 0
@@ -190,18 +190,29 @@ class SimRobotNode(Node):
 
     # ------------------------------------------------------------------ execute
 
+    def _accept(self, goal: Any) -> None:
+        try:
+            if self._errand is not None:
+                raise BrainError(f"the robot is busy with {self._errand.name}; cancel that first",
+                                 ErrorCode.UNAVAILABLE)
+            context = attributes_to_dict(goal.request.context, "context")
+            self._errand = self.navigator.begin(
+                goal.request.action, context, self.simulation.body.pose)
+            self._goal = goal
+        except BrainError as error:
+            goal.execute(partial(_turn_down, error=error))
+
     def _drive(self) -> None:
         errand, goal = self._errand, self._goal
-        if errand is None or self._over is None:
+        if errand is None or errand.outcome is not None:
             return
-        if goal.is_cancel_requested or not goal.is_active:
+        if goal.is_cancel_requested:
             errand.cancel()
         linear, angular = errand.step(
             self.simulation.body.pose, self._body_speed()[0], STEPS_PER_COMMAND * TIMESTEP_S)
         self._request(linear, angular)
         if errand.outcome is not None:
-            self._errand = None
-            self._over.set_result(None)
+            goal.execute()
         elif self._steps % (4 * STEPS_PER_COMMAND) == 0:
             goal.publish_feedback(self._feedback(errand))
 
@@ -216,39 +227,21 @@ class SimRobotNode(Node):
         feedback.text = f"{errand.name}: {doing}, {100 * errand.progress:.0f} %"
         return feedback
 
-    async def _execute(self, goal: Any) -> Execute.Result:
-        result = Execute.Result(outcome="failure")
-        try:
-            if self._errand is not None:
-                raise BrainError(f"the robot is busy with {self._errand.name}; cancel that first",
-                                 ErrorCode.UNAVAILABLE)
-            context = attributes_to_dict(goal.request.context, "context")
-            errand = self.navigator.begin(
-                goal.request.action, context, self.simulation.body.pose)
-        except BrainError as error:
-            goal.abort()
-            refused: Execute.Result = refuse(result, error)
-            return refused
-        self._goal, self._errand = goal, errand
-        self._over = Future(executor=self.executor)
-        await self._over
-        return self._conclude(goal, errand, result)
-
-    def _conclude(self, goal: Any, errand: Errand, result: Execute.Result) -> Execute.Result:
+    def _conclude(self, goal: Any) -> Execute.Result:
+        errand, self._errand = self._errand, None
+        assert errand is not None and errand.outcome is not None
         outcome = errand.outcome
-        assert outcome is not None
-        result.success = outcome.outcome == "success"
+        result = Execute.Result(
+            success=outcome.outcome == "success", message=outcome.message,
+            outcome=outcome.outcome, reward=outcome.reward, duration_s=outcome.duration_s)
         if goal.is_cancel_requested:
             goal.canceled()
             result.error_code = int(ErrorCode.CANCELLED)
         elif result.success:
             goal.succeed()
         else:
-            if goal.is_active:
-                goal.abort()
+            goal.abort()
             result.error_code = int(ErrorCode.TIMEOUT)
-        result.message, result.outcome = outcome.message, outcome.outcome
-        result.reward, result.duration_s = outcome.reward, outcome.duration_s
         result.facts = dict_to_attributes({
             "ideal_s": outcome.ideal_s, "held_s": errand.held_s, "progress": outcome.progress})
         return result
@@ -262,6 +255,12 @@ class SimRobotNode(Node):
             self._request(0.0, 0.0)
         self._server.destroy()
         self.destroy_node()
+
+
+def _turn_down(goal: Any, error: BrainError) -> Execute.Result:
+    goal.abort()
+    result: Execute.Result = refuse(Execute.Result(outcome="failure"), error)
+    return result
 
 
 def main() -> None:
