@@ -1,0 +1,331 @@
+"""The memory: the ledger first, which is the truth, then SQLite, which answers questions."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Record, Stream
+from brainos_ros.memory.episodes import TIERS, Episode, complete, split_words
+from brainos_ros.memory.patterns import Pattern, mine
+from brainos_ros.memory.scoring import heat, relevance, worth
+from brainos_ros.memory.store import Store
+
+CANDIDATES = 200
+MOST_RESULTS = 1000
+EVICT_SHARE = 0.05
+MINED_STEPS = 5000
+_FOREVER_NS = 2**63 - 1
+_MANY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An episode recalled: how well it fits (0 to 1), why, and hot, warm or cold."""
+
+    episode: Episode
+    score: float
+    why: str
+    heat: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How full one kind of memory is; `hit_rate` since start."""
+
+    name: str
+    entries: int
+    size_bytes: int
+    max_bytes: int
+    hit_rate: float
+
+
+class Keeper:
+    """Writes, recalls and forgets episodes.
+
+    Args:
+        path: the SQLite file; deleted, it is built again from the ledger.
+        max_bytes: limit of each kind of episode (working, episodic, skill) [bytes].
+        ttl_s: how long a kind is kept [s]; 0 or absent is for ever.
+        now_ns: wall clock [ns since the Unix epoch].
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: Mapping[str, int],
+        ttl_s: Mapping[str, float],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._store = Store(path)
+        self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
+        self._recalls = 0
+        self._hits: Counter[str] = Counter()
+
+    def close(self) -> None:
+        self._store.close()
+
+    # ---------------------------------------------------------------- writing
+
+    def write(self, episodes: Sequence[Episode], ledger: Stream) -> list[Episode]:
+        """Keep episodes, all or none, and return them completed (id, time, kind).
+
+        What is there already with the same content is left as it is. Raises BrainError: a
+        malformed episode, ALREADY_EXISTS for an id with other content, MEMORY_FULL,
+        LEDGER_REFUSED.
+        """
+        if not episodes:
+            raise BrainError("episodes: is empty; at least one is needed")
+        known: dict[str, Episode] = {}
+        result, fresh = [], []
+        for place, given in enumerate(episodes):
+            try:
+                episode = self._same(given, known)
+                if episode is None:
+                    episode = complete(given, self._now_ns())
+                    known[episode.episode_id] = episode
+                    fresh.append(episode)
+            except BrainError as error:
+                where = f"episodes[{place}]." if len(episodes) > 1 else ""
+                raise BrainError(f"{where}{error}", error.code) from None
+            result.append(episode)
+        if fresh:
+            self._append(fresh, ledger)
+        return result
+
+    def _same(self, given: Episode, known: Mapping[str, Episode]) -> Episode | None:
+        """The episode kept under this id, or None. Raises BrainError if it is another one."""
+        if not given.episode_id:
+            return None
+        kept = known.get(given.episode_id)
+        if kept is None:
+            found = self._store.find(given.episode_id)
+            kept = found[1] if found else None
+        if kept is None:
+            return None
+        told, stored = given.to_dict(), kept.to_dict()
+        told["stamp_ns"] = told["stamp_ns"] or stored["stamp_ns"]
+        told["kind"] = told["kind"] or stored["kind"]
+        if told != stored:
+            differs = next(key for key in told if told[key] != stored[key])
+            raise BrainError(
+                f"episode_id: {given.episode_id} is kept with another {differs}",
+                ErrorCode.ALREADY_EXISTS,
+            )
+        return kept
+
+    def _append(self, episodes: Sequence[Episode], ledger: Stream) -> None:
+        batch, count = str(uuid.uuid4()), len(episodes)
+        bodies = []
+        for index, episode in enumerate(episodes):
+            body = episode.to_dict()
+            if count > 1:
+                body["batch"] = [batch, index, count]
+            bodies.append(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+        self._make_room(episodes, [len(body) for body in bodies], ledger)
+        places = [ledger.event("episode", body) for body in bodies]
+        with self._store.transaction():
+            for place, episode, packed in zip(places, episodes, bodies, strict=True):
+                self._store.add(place, episode, len(packed))
+            self._store.advance(places[-1] + 1)
+
+    def _make_room(self, episodes: Sequence[Episode], sizes: Sequence[int], ledger: Stream) -> None:
+        needed: Counter[str] = Counter()
+        for episode, size in zip(episodes, sizes, strict=True):
+            needed[episode.kind] += size
+        going: list[int] = []
+        for kind, size in needed.items():
+            limit = self._max_bytes[kind]
+            over = self._store.usage(kind)[1] + size - limit
+            if over > 0:
+                going += self._least_worth(kind, over, limit)
+        self._let_go(going, "evicted", ledger)
+
+    def _least_worth(self, kind: str, over: int, limit: int) -> list[int]:
+        now, freed, going = self._now_ns(), 0, []
+        rows = self._store.evictable(kind)
+        for place, _, _, size in sorted(rows, key=lambda row: worth(now - row[1], row[2], False)):
+            if freed >= over + limit * EVICT_SHARE:
+                break
+            going.append(place)
+            freed += size
+        if freed < over:
+            raise BrainError(
+                f"{TIERS[kind]} memory is full of protected episodes ({limit} bytes); "
+                "forget some or raise its limit",
+                ErrorCode.MEMORY_FULL,
+            )
+        return going
+
+    def _let_go(self, places: Sequence[int], why: str, ledger: Stream) -> None:
+        for start in range(0, len(places), _MANY):
+            some = places[start : start + _MANY]
+            body = {"episodes": self._store.ids(some), "why": why}
+            record = ledger.event("retention", body)
+            with self._store.transaction():
+                self._store.remove(some)
+                self._store.advance(record + 1)
+
+    def expire(self, ledger: Stream) -> int:
+        """Let go of what outlived its kind's time; return how many."""
+        going: list[int] = []
+        for kind, ttl_s in self._ttl_s.items():
+            if ttl_s > 0:
+                going += self._store.older(kind, self._now_ns() - int(ttl_s * 1e9))
+        self._let_go(going, "outlived", ledger)
+        return len(going)
+
+    def forget(self, episode_id: str, purge: bool, reason: str, ledger: Stream) -> None:
+        """Forget an episode; with `purge` its content is erased from the ledger too.
+
+        A purge also reaches what was forgotten or let go before. Raises BrainError (NOT_FOUND;
+        INVALID_ARGUMENT for a purge without a reason).
+        """
+        if purge and not reason.strip():
+            raise BrainError("reason: is empty; a purge needs one, it is kept for ever")
+        found = self._store.find(episode_id)
+        places = [found[0]] if found else []
+        if purge:
+            places += self._store.gone(episode_id)
+        if not places:
+            raise BrainError(f"episode_id: {episode_id!r} is not in memory", ErrorCode.NOT_FOUND)
+        body = {"episode_id": episode_id, "purge": purge, "reason": reason}
+        record = ledger.event("forget", body, durable=purge)
+        with self._store.transaction():
+            self._store.remove(places)
+            self._store.advance(record + 1)
+        if purge:
+            self._purge(places, reason, ledger)
+
+    def _purge(self, places: Sequence[int], reason: str, ledger: Stream) -> None:
+        remaining = [place for place in places if not ledger.read(place).erased]
+        if remaining:
+            ledger.purge_events(remaining, reason)
+        self._store.erase_traces()
+
+    # ---------------------------------------------------------------- recalling
+
+    def retrieve(
+        self,
+        query: str = "",
+        limit: int = 0,
+        start_ns: int = 0,
+        end_ns: int = 0,
+        filters: Mapping[str, Any] | None = None,
+        min_reward: float = -1.0,
+    ) -> list[Hit]:
+        """Recall what fits, best first. Zero is: limit 10, no start, no end.
+
+        Words that no episode has do not count against any. Raises BrainError on a limit over
+        1000 or a start after the end.
+        """
+        limit = limit or 10
+        if limit > MOST_RESULTS:
+            raise BrainError(f"limit: is {limit}, must be at most {MOST_RESULTS}")
+        end_ns = end_ns or _FOREVER_NS
+        if start_ns > end_ns:
+            raise BrainError("start: is after end")
+        asked = list(dict.fromkeys(split_words(query)))
+        known = [word for word in asked if self._store.known(word)]
+        hits: list[Hit] = []
+        if known or not asked:
+            hits = self._rank(
+                known,
+                self._store.search(
+                    known, start_ns, end_ns, filters or {}, min_reward, max(CANDIDATES, limit)
+                ),
+                limit,
+            )
+        self._recalls += 1
+        self._hits.update({hit.episode.tier for hit in hits})
+        return hits
+
+    def _rank(
+        self, asked: Sequence[str], rows: Sequence[tuple[int, Episode, int, int, str]], limit: int
+    ) -> list[Hit]:
+        now, scored = self._now_ns(), []
+        for place, episode, hits, used, text in rows:
+            have = set(text.split()) if asked else set()
+            found = [word for word in asked if word in have]
+            score, why = relevance(asked, found, now - episode.stamp_ns, episode.reward)
+            value = worth(now - used, hits, episode.protected)
+            scored.append((place, Hit(episode, score, why, heat(value))))
+        scored.sort(key=lambda each: -each[1].score)
+        best = scored[:limit]
+        self._store.touch([place for place, _ in best], now)
+        return [hit for _, hit in best]
+
+    def tiers(self) -> list[Tier]:
+        """How full working, episodic and long_term memory are."""
+        return [
+            Tier(
+                name,
+                *self._store.usage(kind),
+                self._max_bytes[kind],
+                self._hits[name] / self._recalls if self._recalls else 0.0,
+            )
+            for kind, name in TIERS.items()
+        ]
+
+    def patterns(self, limit: int = 0) -> list[Pattern]:
+        """Sequences of actions that keep coming back, most effective first."""
+        limit = limit or 10
+        if limit > MOST_RESULTS:
+            raise BrainError(f"limit: is {limit}, must be at most {MOST_RESULTS}")
+        return mine(self._store.steps(MINED_STEPS))[:limit]
+
+    # ---------------------------------------------------------------- the ledger is the truth
+
+    def catch_up(self, ledger: Stream) -> int:
+        """Apply what the ledger has and SQLite lacks; return the number of records looked at.
+
+        After a crash that is what lay between the two writes; without the file, everything.
+        """
+        start = self._store.end
+        if start > ledger.size:
+            self._store.clear()
+            start = 0
+        purges: list[tuple[list[int], str]] = []
+        with self._store.transaction():
+            for place in range(start, ledger.size):
+                self._apply(ledger.read(place), ledger, purges)
+            self._store.advance(ledger.size)
+        for places, reason in purges:
+            self._purge(places, reason, ledger)
+        return ledger.size - start
+
+    def _apply(self, record: Record, ledger: Stream, purges: list[tuple[list[int], str]]) -> None:
+        if record.erased or record.kind not in ("episode", "forget", "retention"):
+            return
+        body = json.loads(record.body)
+        if record.kind == "episode":
+            if _is_whole(record.sequence, body.pop("batch", None), ledger):
+                episode = Episode(**body)
+                if self._store.find(episode.episode_id) is None:
+                    self._store.add(record.sequence, episode, len(record.body))
+            return
+        for name in body.get("episodes") or [body["episode_id"]]:
+            found = self._store.find(name)
+            if found:
+                self._store.remove([found[0]])
+            if body.get("purge"):
+                purges.append((self._store.gone(name), body["reason"]))
+
+
+def _is_whole(sequence: int, batch: list[Any] | None, ledger: Stream) -> bool:
+    """Whether all of a record's batch was accepted: whether its last one is there."""
+    if batch is None:
+        return True
+    name, index, count = batch
+    last = sequence + count - 1 - index
+    if last >= ledger.size:
+        return False
+    record = ledger.read(last)
+    if record.erased:
+        return True
+    return record.kind == "episode" and json.loads(record.body).get("batch", [""])[0] == name

@@ -1,0 +1,236 @@
+"""Episodes in SQLite, to be found by words, time, attributes and reward.
+
+A projection of the ledger: a row's `place` is the sequence number of its record, `meta` says how
+far the ledger was applied, and the file can be deleted at any time. Only how often an episode was
+recalled is not in the ledger, and starts at zero again.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from brainos_ros.memory.episodes import Episode
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS episodes(
+    place INTEGER PRIMARY KEY, episode_id TEXT UNIQUE, stamp INTEGER, objective TEXT,
+    action TEXT, outcome TEXT, reward REAL, kind TEXT, decision_id TEXT, context TEXT,
+    metadata TEXT, size INTEGER, protected INTEGER, hits INTEGER DEFAULT 0, used INTEGER);
+CREATE INDEX IF NOT EXISTS by_stamp ON episodes(stamp);
+CREATE INDEX IF NOT EXISTS by_kind ON episodes(kind, protected);
+CREATE TABLE IF NOT EXISTS attributes(
+    key TEXT, value TEXT, place INTEGER, PRIMARY KEY(key, value, place)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS of_place ON attributes(place);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, tokenize="unicode61");
+CREATE TABLE IF NOT EXISTS gone(
+    episode_id TEXT, place INTEGER, PRIMARY KEY(episode_id, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER);
+INSERT OR IGNORE INTO meta VALUES ('end', 0);
+"""
+_COLUMNS = (
+    "episode_id, stamp, objective, context, action, outcome, reward, metadata, kind, decision_id"
+)
+COLUMN_FILTERS = {"action", "outcome", "objective", "kind", "decision_id"}
+
+
+class Store:
+    """One SQLite file (WAL: a killed process loses nothing)."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done within."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ---------------------------------------------------------------- the ledger's projection
+
+    @property
+    def end(self) -> int:
+        """The sequence number of the first record not applied yet."""
+        return int(self._db.execute("SELECT value FROM meta WHERE name='end'").fetchone()[0])
+
+    def advance(self, end: int) -> None:
+        self._db.execute("UPDATE meta SET value=? WHERE name='end'", (end,))
+
+    def clear(self) -> None:
+        """Forget everything, to be replayed."""
+        with self.transaction():
+            for table in ("episodes", "attributes", "words", "gone"):
+                self._db.execute(f"DELETE FROM {table}")
+            self.advance(0)
+
+    # ---------------------------------------------------------------- episodes
+
+    def add(self, place: int, episode: Episode, size: int) -> None:
+        """Keep an episode whose ledger record is `place`, of `size` bytes."""
+        body = episode.to_dict()
+        context, metadata = json.dumps(body["context"]), json.dumps(body["metadata"])
+        self._db.execute(
+            f"INSERT INTO episodes({_COLUMNS}, place, size, protected, used)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                episode.episode_id,
+                episode.stamp_ns,
+                episode.objective,
+                context,
+                episode.action,
+                episode.outcome,
+                episode.reward,
+                metadata,
+                episode.kind,
+                episode.decision_id,
+                place,
+                size,
+                episode.protected,
+                episode.stamp_ns,
+            ),
+        )
+        pairs = [*episode.context.items(), *episode.metadata.items()]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)",
+            [(key, canonical(value), place) for key, value in pairs],
+        )
+        self._db.execute(
+            "INSERT INTO words(rowid, text) VALUES (?, ?)", (place, " ".join(episode.words()))
+        )
+
+    def find(self, episode_id: str) -> tuple[int, Episode] | None:
+        """(place, episode), or None."""
+        row = self._db.execute(
+            f"SELECT place, {_COLUMNS} FROM episodes WHERE episode_id=?", (episode_id,)
+        ).fetchone()
+        return (row[0], to_episode(row[1:])) if row else None
+
+    def gone(self, episode_id: str) -> list[int]:
+        """The ledger records of an episode that was forgotten, evicted or outlived."""
+        rows = self._db.execute("SELECT place FROM gone WHERE episode_id=?", (episode_id,))
+        return [row[0] for row in rows]
+
+    def ids(self, places: Iterable[int]) -> list[str]:
+        find = "SELECT episode_id FROM episodes WHERE place=?"
+        rows = (self._db.execute(find, (place,)).fetchone() for place in places)
+        return [row[0] for row in rows if row]
+
+    def remove(self, places: Iterable[int]) -> None:
+        each = [(place,) for place in places]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO gone SELECT episode_id, place FROM episodes WHERE place=?", each
+        )
+        self._db.executemany("DELETE FROM words WHERE rowid=?", each)
+        self._db.executemany("DELETE FROM attributes WHERE place=?", each)
+        self._db.executemany("DELETE FROM episodes WHERE place=?", each)
+
+    def erase_traces(self) -> None:
+        """After a purge: leave nothing of removed rows in the index or the write-ahead log."""
+        self._db.execute("INSERT INTO words(words) VALUES ('rebuild')")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def touch(self, places: Iterable[int], now_ns: int) -> None:
+        """Count a recall."""
+        with self.transaction():
+            self._db.executemany(
+                "UPDATE episodes SET hits=hits+1, used=? WHERE place=?",
+                [(now_ns, place) for place in places],
+            )
+
+    # ---------------------------------------------------------------- questions
+
+    def search(
+        self,
+        words: Sequence[str],
+        start_ns: int,
+        end_ns: int,
+        filters: Mapping[str, Any],
+        min_reward: float,
+        limit: int,
+    ) -> list[tuple[int, Episode, int, int, str]]:
+        """(place, episode, hits, used, text) of what may fit, likeliest first (bm25, or newest)."""
+        where = ["stamp BETWEEN ? AND ?", "reward >= ?"]
+        values: list[Any] = [start_ns, end_ns, min_reward]
+        for key, value in filters.items():
+            if key in COLUMN_FILTERS:
+                where.append(f"{key} = ?")
+                values.append(value)
+            else:
+                where.append("place IN (SELECT place FROM attributes WHERE key=? AND value=?)")
+                values += [key, canonical(value)]
+        match, order = "", "stamp DESC, place DESC"
+        if words:
+            match = "words MATCH ? AND"
+            values.insert(0, " OR ".join(f'"{word}"' for word in words))
+            order = "rank, stamp DESC"
+        rows = self._db.execute(
+            f"SELECT place, {_COLUMNS}, hits, used, text FROM words"
+            f" JOIN episodes ON place = words.rowid WHERE {match} {' AND '.join(where)}"
+            f" ORDER BY {order} LIMIT ?"
+            if words
+            else f"SELECT place, {_COLUMNS}, hits, used, '' FROM episodes"
+            f" WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+        return [(row[0], to_episode(row[1:11]), row[11], row[12], row[13]) for row in rows]
+
+    def known(self, word: str) -> bool:
+        """Whether any episode has this word."""
+        row = self._db.execute("SELECT 1 FROM words WHERE words MATCH ? LIMIT 1", (f'"{word}"',))
+        return row.fetchone() is not None
+
+    def usage(self, kind: str) -> tuple[int, int]:
+        """(episodes, bytes) of a kind."""
+        row = self._db.execute("SELECT count(*), total(size) FROM episodes WHERE kind=?", (kind,))
+        count, size = row.fetchone()
+        return count, int(size)
+
+    def evictable(self, kind: str) -> list[tuple[int, int, int, int]]:
+        """(place, used, hits, size) of what is not protected."""
+        return self._db.execute(
+            "SELECT place, used, hits, size FROM episodes WHERE kind=? AND NOT protected", (kind,)
+        ).fetchall()
+
+    def older(self, kind: str, before_ns: int) -> list[int]:
+        """Places of what ended before, unless protected."""
+        rows = self._db.execute(
+            "SELECT place FROM episodes WHERE kind=? AND stamp < ? AND NOT protected",
+            (kind, before_ns),
+        )
+        return [row[0] for row in rows]
+
+    def steps(self, limit: int) -> list[tuple[int, str, float]]:
+        """(stamp, action, reward) of the last `limit` episodes, in order."""
+        rows = self._db.execute(
+            "SELECT stamp, action, reward FROM episodes ORDER BY stamp DESC, place DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+        return rows[::-1]
+
+
+def to_episode(row: Sequence[Any]) -> Episode:
+    """From a row of the columns in `_COLUMNS`."""
+    episode = Episode(*row)
+    episode.context, episode.metadata = json.loads(row[3]), json.loads(row[7])
+    return episode
+
+
+def canonical(value: Any) -> str:
+    """A value as the index compares it: 1 and 1.0 are the same, 1 and true are not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value)

@@ -1,0 +1,327 @@
+import json
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Stream, verify
+from brainos_ros.memory.episodes import Episode
+from brainos_ros.memory.keeper import Keeper
+
+NOW = 1_700_000_000 * 10**9
+HOUR = 3_600 * 10**9
+LIMITS = {"working": 1 << 20, "episodic": 1 << 20, "skill": 1 << 20}
+
+
+class Brain:
+    """A keeper and its ledger stream in a directory, with a clock of its own."""
+
+    def __init__(self, home, limits=None, ttl=None):
+        self.home, self.limits, self.ttl, self.now = home, limits or LIMITS, ttl or {}, NOW
+        self.open()
+
+    def open(self):
+        self.ledger = Stream.open(self.home / "ledger", "memory")
+        path = self.home / "memory" / "memory.db"
+        self.keeper = Keeper(path, self.limits, self.ttl, lambda: self.now)
+        self.keeper.catch_up(self.ledger)
+
+    def close(self):
+        self.keeper.close()
+        self.ledger.close()
+
+    def restart(self, without_projection=False):
+        self.close()
+        if without_projection:
+            for file in (self.home / "memory").iterdir():
+                file.unlink()
+        self.open()
+
+    def write(self, *episodes):
+        return self.keeper.write(episodes, self.ledger)
+
+    def forget(self, episode_id, purge=False, reason=""):
+        self.keeper.forget(episode_id, purge, reason, self.ledger)
+
+    def recall(self, query="", **more):
+        return [hit.episode for hit in self.keeper.retrieve(query, **more)]
+
+
+@pytest.fixture
+def brain(tmp_path):
+    made = Brain(tmp_path)
+    yield made
+    made.close()
+
+
+def episode(action="pick_object", **fields):
+    given = {
+        "episode_id": "",
+        "stamp_ns": 0,
+        "objective": "tidy",
+        "context": {"location": "lab"},
+        "action": action,
+        "outcome": "success",
+        "reward": 1.0,
+        "metadata": {"object_type": "cube"},
+        **fields,
+    }
+    return Episode(**given)
+
+
+def test_what_is_written_is_recalled_also_after_a_restart(brain):
+    (kept,) = brain.write(episode())
+    assert uuid.UUID(kept.episode_id).version == 4
+    assert (kept.stamp_ns, kept.kind, kept.tier) == (NOW, "episodic", "episodic")
+    brain.restart()
+    assert brain.recall("pick_object at lab") == [kept]
+
+
+def test_relevance_says_why(brain):
+    brain.write(episode(), episode("place_object", context={"location": "hall"}))
+    best, second = brain.keeper.retrieve("pick_object at lab")
+    assert best.episode.action == "pick_object"
+    assert best.score == pytest.approx(1.0)
+    assert "has 3 of 3 words (pick, object, lab), 0 s old, reward +1.00" in best.why
+    assert "has 1 of 3 words (object)" in second.why
+    assert best.score > second.score > 0.0
+    assert best.heat == "hot"
+
+
+def test_newer_and_better_come_first(brain):
+    old = episode(stamp_ns=NOW - 100 * 24 * HOUR)
+    bad = episode(reward=-1.0, outcome="failure")
+    good = episode()
+    brain.write(old, bad, good)
+    for query in ("", "lab"):
+        assert brain.recall(query) == [good, bad, old]
+
+
+def test_words_are_found_without_case_or_accent(brain):
+    (kept,) = brain.write(episode(context={"place": "Café Zürich"}))
+    assert brain.recall("cafe ZURICH") == [kept]
+    assert brain.recall("PICK") == [kept]
+    assert brain.recall("nowhere") == []
+
+
+@pytest.mark.parametrize("query", ['"', "lab AND NOT", "a* OR (b", "-lab:", "NEAR(lab)", "';--"])
+def test_a_query_is_words_never_syntax(brain, query):
+    brain.write(episode())
+    brain.recall(query)
+
+
+def test_filters_time_and_reward(brain):
+    cube = episode(metadata={"n": 1, "fragile": True}, stamp_ns=NOW - 2 * HOUR)
+    ball = episode(metadata={"n": 2.5, "tags": ["a", "b"]}, reward=-0.5, outcome="partial")
+    brain.write(cube, ball)
+    assert brain.recall(filters={"n": 1.0}) == [cube]
+    assert brain.recall(filters={"fragile": True}) == [cube]
+    assert brain.recall(filters={"fragile": 1}) == []
+    assert brain.recall(filters={"tags": ["a", "b"]}) == [ball]
+    assert brain.recall(filters={"location": "lab", "outcome": "partial"}) == [ball]
+    assert brain.recall("object", filters={"action": "pick_object"}, min_reward=0.0) == [cube]
+    assert brain.recall(end_ns=NOW - HOUR) == [cube]
+    assert brain.recall(start_ns=NOW - HOUR) == [ball]
+    assert brain.recall(limit=1) == [cube]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"limit": 1001}, "limit"), ({"start_ns": 2, "end_ns": 1}, "start")]
+)
+def test_a_wrong_question_is_named(brain, asked, said):
+    with pytest.raises(BrainError, match=said):
+        brain.recall(**asked)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"action": " "}, "action"),
+        ({"outcome": "won"}, "outcome"),
+        ({"reward": 1.01}, "reward"),
+        ({"reward": float("nan")}, "reward"),
+        ({"kind": "dream"}, "kind"),
+        ({"episode_id": "7"}, "episode_id"),
+        ({"stamp_ns": -1}, "stamp"),
+        ({"context": {"x": float("inf")}}, "`x` is inf"),
+        ({"metadata": {"x": b"\0"}}, "`x` is bytes"),
+    ],
+)
+def test_a_malformed_episode_changes_nothing(brain, wrong, said):
+    size = brain.ledger.size
+    with pytest.raises(BrainError, match=rf"episodes\[1\]\.{said}" if said[0] != "`" else said):
+        brain.write(episode(), episode(**wrong))
+    assert (brain.recall(), brain.ledger.size) == ([], size)
+
+
+def test_writing_again_changes_nothing_and_other_content_is_refused(brain):
+    (kept,) = brain.write(episode(episode_id=str(uuid.uuid4())))
+    size = brain.ledger.size
+    brain.now += HOUR
+    assert brain.write(episode(episode_id=kept.episode_id)) == [kept]
+    assert brain.write(kept, kept) == [kept, kept]
+    assert brain.ledger.size == size
+    with pytest.raises(BrainError, match="another reward") as caught:
+        brain.write(episode(), episode(episode_id=kept.episode_id, reward=0.5))
+    assert caught.value.code is ErrorCode.ALREADY_EXISTS
+    assert brain.recall() == [kept]
+
+
+def test_the_projection_is_rebuilt_from_the_ledger(brain):
+    kept = brain.write(*(episode(metadata={"n": n}) for n in range(5)))
+    brain.forget(kept[2].episode_id)
+    before = brain.recall(limit=10)
+    brain.restart(without_projection=True)
+    assert brain.recall(limit=10) == before
+    assert len(before) == 4
+
+
+def test_what_the_ledger_has_and_the_projection_lacks_is_caught_up(brain):
+    (first,) = brain.write(episode())
+    late = episode("late", episode_id=str(uuid.uuid4()), stamp_ns=NOW)
+    brain.ledger.event("episode", json.dumps(late.to_dict()).encode())
+    brain.restart()
+    assert set(map(str, brain.recall())) == {str(first), str(late)}
+
+
+def test_half_a_batch_is_none(brain):
+    half = {**episode(episode_id=str(uuid.uuid4()), stamp_ns=NOW).to_dict(), "batch": ["b", 0, 2]}
+    brain.ledger.event("episode", half)
+    brain.ledger.event("note", {})
+    brain.restart()
+    assert brain.recall() == []
+
+
+def test_a_ledger_that_does_not_accept_leaves_nothing(brain):
+    brain.ledger.close()
+    with pytest.raises(BrainError) as caught:
+        brain.write(episode())
+    assert caught.value.code is ErrorCode.LEDGER_REFUSED
+    assert brain.recall() == []
+    brain.keeper.close()
+    brain.open()
+
+
+def test_forget(brain):
+    (kept,) = brain.write(episode())
+    brain.forget(kept.episode_id)
+    for _ in range(2):
+        assert brain.recall("lab") == []
+        brain.restart(without_projection=True)
+    with pytest.raises(BrainError) as caught:
+        brain.forget(kept.episode_id)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("forgotten_before", [False, True])
+def test_purge_leaves_no_trace_and_the_ledger_still_verifies(brain, forgotten_before):
+    secret, other = brain.write(episode(context={"name": "Xanthippe"}), episode("stay"))
+    if forgotten_before:
+        brain.forget(secret.episode_id)
+    with pytest.raises(BrainError, match="reason"):
+        brain.forget(secret.episode_id, purge=True)
+    brain.forget(secret.episode_id, purge=True, reason="her wish")
+    assert brain.recall(limit=10) == [other]
+    brain.restart()
+    assert brain.recall(limit=10) == [other]
+    brain.restart(without_projection=True)
+    assert brain.recall(limit=10) == [other]
+    brain.ledger.sync()
+    for file in brain.home.rglob("*"):
+        assert file.is_dir() or b"anthippe" not in file.read_bytes(), file
+    assert verify(brain.home / "ledger" / "memory").verified
+
+
+def test_a_purge_cut_short_is_finished_at_the_next_start(brain):
+    (kept,) = brain.write(episode(context={"name": "Xanthippe"}))
+    body = {"episode_id": kept.episode_id, "purge": True, "reason": "her wish"}
+    brain.ledger.event("forget", body, durable=True)
+    brain.restart()
+    assert brain.recall() == []
+    assert all(
+        b"anthippe" not in file.read_bytes() for file in brain.home.rglob("*") if file.is_file()
+    )
+
+
+def test_kinds_fill_their_own_tier(brain):
+    brain.write(episode(), episode(kind="working"), episode(kind="skill"), episode())
+    tiers = {tier.name: tier for tier in brain.keeper.tiers()}
+    assert {name: tier.entries for name, tier in tiers.items()} == {
+        "working": 1,
+        "episodic": 2,
+        "long_term": 1,
+    }
+    assert tiers["episodic"].size_bytes == pytest.approx(2 * tiers["working"].size_bytes, abs=20)
+    assert tiers["episodic"].max_bytes == 1 << 20
+
+
+def test_hit_rate_counts_recalls_that_found_something(brain):
+    brain.write(episode())
+    brain.recall("lab")
+    brain.recall("nowhere")
+    tiers = {tier.name: tier for tier in brain.keeper.tiers()}
+    assert (tiers["episodic"].hit_rate, tiers["working"].hit_rate) == (0.5, 0.0)
+
+
+def test_a_full_tier_lets_go_of_what_is_worth_least(tmp_path):
+    brain = Brain(tmp_path, {**LIMITS, "episodic": 4000})
+    protected = episode("keep", metadata={"protected": True}, stamp_ns=NOW - 900 * HOUR)
+    used = episode("used", stamp_ns=NOW - 800 * HOUR)
+    brain.write(protected, used)
+    brain.recall("used")
+    for step in range(30):
+        brain.write(episode(f"step{step}", stamp_ns=NOW - (200 - step) * HOUR))
+    (tier,) = [tier for tier in brain.keeper.tiers() if tier.name == "episodic"]
+    assert tier.size_bytes <= 4000
+    left = {each.action for each in brain.recall(limit=100)}
+    assert {"keep", "used", "step29"} <= left
+    assert "step0" not in left
+    brain.restart(without_projection=True)
+    assert {each.action for each in brain.recall(limit=100)} == left
+    brain.close()
+
+
+def test_a_tier_full_of_protected_refuses(tmp_path):
+    brain = Brain(tmp_path, {**LIMITS, "skill": 1000})
+    skills = [episode(kind="skill") for _ in range(10)]
+    with pytest.raises(BrainError, match="full of protected") as caught:
+        brain.write(*skills)
+    assert caught.value.code is ErrorCode.MEMORY_FULL
+    brain.write(episode())
+    brain.close()
+
+
+def test_kinds_outlive_their_time(tmp_path):
+    brain = Brain(tmp_path, ttl={"working": 3600.0, "skill": 0.0})
+    brain.write(episode("w", kind="working"), episode("e"), episode("s", kind="skill"))
+    brain.now += HOUR + 1
+    assert brain.keeper.expire(brain.ledger) == 1
+    assert {each.action for each in brain.recall()} == {"e", "s"}
+    brain.restart(without_projection=True)
+    assert {each.action for each in brain.recall()} == {"e", "s"}
+    brain.close()
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.lists(st.text(max_size=5), max_size=3),
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=8), VALUES, max_size=4),
+    st.text(min_size=1, max_size=10).filter(str.strip),
+    st.floats(-1.0, 1.0),
+)
+def test_any_episode_comes_back_as_it_was(brain, values, action, reward):
+    (kept,) = brain.write(episode(action, context=values, metadata=values, reward=reward))
+    if values:
+        key = next(iter(values))
+        assert kept in brain.recall(filters={key: values[key], "action": action}, limit=1000)
+    brain.recall(action)
