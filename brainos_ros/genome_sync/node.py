@@ -90,12 +90,16 @@ class GenomeSyncNode(BrainNode):
         if not self.is_active:
             return {}
         active = self._lineage.active
-        return {
+        values = {
             "genome": active.genome_hash[:12],
             "generation": active.generation,
             "fitness": active.fitness_score,
             "evolving": self._busy.locked(),
         }
+        if self._register:
+            values["public_key"] = self._register.fleet.public_key.hex()
+            values["packets_refused"] = self._register.rejected
+        return values
 
     def _now(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -81,6 +81,11 @@ class Fleet:
             name: Ed25519PublicKey.from_public_bytes(public) for name, public in members.items()
         }
 
+    @property
+    def public_key(self) -> bytes:
+        """This robot's Ed25519 public key, 32 bytes: what the others list as its member key."""
+        return self._identity.public_key().public_bytes_raw()
+
     def sign(self, packet: Packet) -> Packet:
         """The packet with both proofs."""
         digest = packet.digest()

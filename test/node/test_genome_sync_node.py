@@ -155,7 +155,7 @@ def test_two_robots_hear_each_other_and_nobody_else(graph, monkeypatch, tmp_path
     homes = {name: tmp_path / name for name in ("r1", "r2")}
     first = start(graph, robot="r1", home=str(homes["r1"]))
     members = tmp_path / "members.yaml"
-    identity = first._register.fleet._identity.public_key().public_bytes_raw()
+    identity = first._register.fleet.public_key
     members.write_text(f"r1: {identity.hex()}\n")
     graph.stop(first)
     start(graph, robot="r1", home=str(homes["r1"]))
