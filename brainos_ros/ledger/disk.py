@@ -11,6 +11,8 @@ from pathlib import Path
 #: A write that failed with one of these changed nothing and may succeed later.
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
 open_file = os.open
 close = os.close
 pwrite = os.pwrite
@@ -54,7 +56,7 @@ def make_directory(path: Path) -> None:
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path` so that a crash leaves the old file or the new one. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
-    fd = open_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = open_file(fresh, CREATE, mode)
     try:
         write_all(fd, data, 0)
         fsync(fd)

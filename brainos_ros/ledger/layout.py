@@ -20,9 +20,9 @@ class SegmentFile(NamedTuple):
 class Layout:
     """The names of the files under a stream's directory.
 
-    `lock`, `key`, `checkpoints` and `log/` are the stream; `tiles/`, `offsets`, `paths.sqlite`
-    and `manifest.json` are derived from it. `frozen`, `erasing` and `key.next` exist only while
-    something is unfinished. `torn/` keeps what recovery cut off.
+    `lock`, `key`, `checkpoints` and `log/` are the stream; `keys.json`, `tiles/`, `offsets`,
+    `paths.sqlite` and `manifest.json` are derived from it. `frozen`, `erasing` and `key.next`
+    exist only while something is unfinished. `torn/` keeps what recovery cut off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +30,7 @@ class Layout:
         self.lock = path / "lock"
         self.key = path / "key"
         self.next_key = path / "key.next"
+        self.keys = path / "keys.json"
         self.checkpoints = path / "checkpoints"
         self.log = path / "log"
         self.torn = path / "torn"

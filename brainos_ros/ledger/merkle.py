@@ -151,14 +151,14 @@ def inclusion_path(index: int, size: int, run: Run) -> list[bytes]:
         left.append(subtree(height, start >> height, run))
         start += 1 << height
         height = (size - start).bit_length() - 1
-    path = _path_in_mountain(index, height, run)
+    path = path_in_mountain(index, height, run)
     end = start + (1 << height)
     if end < size:
         path.append(range_root(end, size, run))
     return path + left[::-1]
 
 
-def _path_in_mountain(index: int, height: int, run: Run) -> list[bytes]:
+def path_in_mountain(index: int, height: int, run: Run) -> list[bytes]:
     """The siblings of leaf `index` inside its complete subtree of `height`, a tile at a time."""
     path = []
     for level in range((height + TILE_HEIGHT - 1) // TILE_HEIGHT):

@@ -10,6 +10,7 @@ from base64 import b64encode
 from brainos_ros.ledger import disk, frames, kinds
 from brainos_ros.ledger.frames import Frame
 from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.log import frames_from
 from brainos_ros.ledger.notes import PublicKey, SigningKey, rotation_text
 
 
@@ -17,6 +18,31 @@ def statement(old: SigningKey, new: PublicKey) -> bytes:
     """The payload of the record by which `old` hands over to `new`."""
     signature = b64encode(old.sign(rotation_text(old.public, new))).decode()
     return frames.encode({"key": str(new), "signature": signature})
+
+
+def history(layout: Layout) -> list[dict[str, str]]:
+    """Every verifier key the stream had, in order, each but the first with its predecessor's
+    signature; from `keys.json`, or where that is missing from the log.
+    """
+    try:
+        entries: list[dict[str, str]] = json.loads(layout.keys.read_bytes())
+    except (FileNotFoundError, ValueError):
+        entries = []
+        for frame in frames_from(layout, 0):
+            if frame.kind in (kinds.CREATED, kinds.KEY_ROTATED):
+                entries.append(entry(frame.payload))
+    return entries
+
+
+def entry(payload: bytes) -> dict[str, str]:
+    """What a record that names a key adds to the history."""
+    body = json.loads(payload)
+    return {name: body[name] for name in ("key", "signature") if name in body}
+
+
+def keep_history(layout: Layout, entries: list[dict[str, str]]) -> None:
+    """Write `keys.json`. Raises OSError."""
+    disk.replace_file(layout.keys, json.dumps(entries, indent=1).encode() + b"\n")
 
 
 def keep_next(layout: Layout, key: SigningKey) -> None:
@@ -40,6 +66,7 @@ def finish(layout: Layout, key: SigningKey, operations: list[Frame]) -> SigningK
     following = SigningKey.parse(layout.next_key.read_bytes())
     rotations = (frame for frame in operations if frame.kind == kinds.KEY_ROTATED)
     if any(json.loads(frame.payload)["key"] == str(following.public) for frame in rotations):
+        disk.remove_file(layout.keys)
         take_over(layout)
         return following
     disk.remove_file(layout.next_key)

@@ -4,30 +4,30 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout
-from brainos_ros.ledger.log import LogReader, Record, frames_from
+from brainos_ros.ledger.log import LogReader, Record
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.opening import load_key, take_lock, unavailable
+from brainos_ros.ledger.path_index import PathIndex
+from brainos_ros.ledger.proof import prove
 from brainos_ros.ledger.recovery import Frozen, Recovered, Torn, recover
 from brainos_ros.ledger.writer import CHECKPOINT_S, Writer
 
 if TYPE_CHECKING:
-    from brainos_ros.ledger.paths import Live, Paths
+    from brainos_ros.ledger.paths import Live
 
 SEGMENT_BYTES = 8 << 20
 WINDOW_S = 0.005
 CHECKPOINT_RECORDS = 16384
-
-T = TypeVar("T")
 
 _open_streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 
@@ -54,8 +54,7 @@ class Stream(Writer):
         self._window_s = window_s
         self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
         self._reader: LogReader | None = None
-        self._paths: Paths | None = None
-        self._paths_changed = False
+        self._paths = PathIndex(layout)
 
     @classmethod
     def open(
@@ -125,6 +124,8 @@ class Stream(Writer):
             self._append(kinds.RECOVERED, frames.encode(cut))
         disk.sync_directory(layout.path)
         self.checkpoint()
+        if not layout.keys.exists():
+            rotation.keep_history(layout, rotation.history(layout))
         _open_streams.add(self)
         self._flusher.start()
 
@@ -133,8 +134,7 @@ class Stream(Writer):
         self.torn = recovered.torn
         self._key = rotation.finish(self._layout, self._key, recovered.walk.operations)
         erasure.finish(self._layout, self.size)
-        if self._layout.paths.exists() and self._load_paths().applied > self.size:
-            self._drop_paths()
+        self._paths.check(self.size)
 
     # Appending
 
@@ -192,23 +192,19 @@ class Stream(Writer):
 
     def _operate(self, kind: int, operation: Operation, durable: bool) -> int:
         with self._lock:
-            live = self._with_paths(lambda paths: paths.get(operation.path))
+            live = self._paths.ask(self.size, lambda paths: paths.get(operation.path))
             if kind in (kinds.PUT, kinds.IMPORT):
                 if live and live.digest == sha256(operation.body).digest():
                     return live.sequence
             elif not live:
                 raise BrainError(f"nothing is live at path '{operation.path}'", ErrorCode.NOT_FOUND)
-            if kind == kinds.MOVE and self._with_paths(lambda paths: paths.get(operation.target)):
+            if kind == kinds.MOVE and self._paths.ask(self.size, lambda paths: paths.get(operation.target)):
                 raise BrainError(
                     f"target '{operation.target}' is live already; delete it first",
                     ErrorCode.ALREADY_EXISTS,
                 )
             sequence = self._append(kind, frames.encode_operation(kind, operation))
-            try:
-                self._with_paths(lambda paths: paths.change(kind, sequence, operation))
-                self._paths_changed = True
-            except BrainError:
-                self._drop_paths()
+            self._paths.change(kind, sequence, operation)
         if durable:
             self.sync()
         return sequence
@@ -223,7 +219,7 @@ class Stream(Writer):
         was pruned), and as `event`.
         """
         with self._sync_lock, self._lock:
-            sequences = self._with_paths(lambda paths: paths.history(path))
+            sequences = self._paths.ask(self.size, lambda paths: paths.history(path))
             if not sequences:
                 raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
             return self._erase(sequences, reason)
@@ -253,7 +249,7 @@ class Stream(Writer):
             purge = self._append(kinds.PURGE, frames.encode(body))
             self.checkpoint()
             erasure.perform(self._layout, targets)
-            self._drop_paths()
+            self._paths.drop()
             disk.remove_file(self._layout.erasing)
         except OSError as error:
             raise self._stop(f"a purge could not be finished: {error}") from error
@@ -268,14 +264,22 @@ class Stream(Writer):
             old, new = self._key, SigningKey(self.origin)
             try:
                 rotation.keep_next(self._layout, new)
-                self._append(kinds.KEY_ROTATED, rotation.statement(old, new.public))
+                statement = rotation.statement(old, new.public)
+                self._append(kinds.KEY_ROTATED, statement)
                 self.sync()
+                known = [*rotation.history(self._layout), rotation.entry(statement)]
+                rotation.keep_history(self._layout, known)
                 self._keep_checkpoint(self._durable, [new, old])
                 rotation.take_over(self._layout)
             except OSError as error:
                 raise self._stop(f"the key could not be changed: {error}") from error
             self._key = new
             return str(new.public)
+
+    def record_pruning(self, segments: list[int]) -> None:
+        """Record durably that the segments with these first records are about to be pruned."""
+        self._append(kinds.PRUNED, frames.encode({"segments": segments}))
+        self.checkpoint()
 
     # Reading
 
@@ -286,10 +290,22 @@ class Stream(Writer):
                 self._reader = LogReader(self._layout)
             return self._reader.record(sequence)
 
+    def prove(self, sequence: int) -> dict[str, Any]:
+        """The proof bundle of record `sequence`, under a head signed now if need be.
+
+        Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage.
+        """
+        if not 0 <= sequence < self.size:
+            raise BrainError(
+                f"sequence {sequence} is not in stream '{self.path.name}'", ErrorCode.NOT_FOUND
+            )
+        self.checkpoint()
+        return prove(self.path, sequence)
+
     def view(self, path: str) -> bytes:
         """The body that is live at `path`. Raises BrainError (NOT_FOUND, UNAVAILABLE)."""
         with self._lock:
-            live = self._with_paths(lambda paths: paths.get(path))
+            live = self._paths.ask(self.size, lambda paths: paths.get(path))
             if not live:
                 raise BrainError(f"nothing is live at path '{path}'", ErrorCode.NOT_FOUND)
             return self.read(live.sequence).body
@@ -297,58 +313,12 @@ class Stream(Writer):
     def live(self, prefix: str = "") -> "list[Live]":
         """Every live path that begins with `prefix`, in order."""
         with self._lock:
-            return self._with_paths(lambda paths: list(paths.walk(prefix)))
-
-    # The index of paths
-
-    def _load_paths(self) -> "Paths":
-        from brainos_ros.ledger.paths import Paths
-
-        if self._paths is None:
-            self._paths = Paths(self._layout.paths)
-        return self._paths
-
-    def _with_paths(self, use: "Callable[[Paths], T]") -> "T":
-        """Ask the index; where it does not work it is built again, once."""
-        for attempt in (1, 2):
-            try:
-                if self._paths is None:
-                    self._catch_up()
-                return use(self._load_paths())
-            except _index_errors() as error:
-                self._drop_paths()
-                if attempt == 2:
-                    raise BrainError(
-                        f"the index of paths does not work: {error}", ErrorCode.UNAVAILABLE
-                    ) from error
-        raise AssertionError
-
-    def _catch_up(self) -> None:
-        paths = self._load_paths()
-        for frame in frames_from(self._layout, paths.applied):
-            paths.apply(frame)
-        paths.commit(self.size)
-
-    def _drop_paths(self) -> None:
-        """Remove the index; it is built again from the log when it is needed."""
-        if self._paths:
-            self._paths.close()
-            self._paths = None
-        for suffix in ("", "-wal", "-shm"):
-            path = self._layout.paths.with_name(self._layout.paths.name + suffix)
-            if path.exists():
-                disk.unlink(path)
+            return self._paths.ask(self.size, lambda paths: list(paths.walk(prefix)))
 
     def sync(self) -> None:
         super().sync()
-        if self._paths_changed:
-            with self._lock:
-                self._paths_changed = False
-                if self._paths:
-                    try:
-                        self._paths.commit(self.size)
-                    except _index_errors():
-                        self._drop_paths()
+        with self._lock:
+            self._paths.commit(self.size)
 
     # The thread that syncs
 
@@ -389,8 +359,7 @@ class Stream(Writer):
                     self._tiles.sync()
                     disk.ftruncate(self._fd, self._offset)
                     disk.fdatasync(self._fd)
-                    if self._paths:
-                        self._paths.commit(self.size)
+                    self._paths.commit(self.size)
             except OSError as error:
                 raise self._stop(f"closing failed: {error}") from error
             finally:
@@ -402,9 +371,7 @@ class Stream(Writer):
         super()._release()
         if self._reader:
             self._reader.close()
-        if self._paths:
-            self._paths.close()
-            self._paths = None
+        self._paths.close()
 
     def _disown(self) -> None:
         super()._disown()
@@ -422,12 +389,6 @@ class Stream(Writer):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _index_errors() -> type[Exception]:
-    import sqlite3
-
-    return sqlite3.Error
 
 
 def _after_fork() -> None:

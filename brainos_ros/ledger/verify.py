@@ -13,7 +13,7 @@ from brainos_ros.ledger.merkle import Mountain
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import walk_segment
 from brainos_ros.ledger.tiles import Tiles
-from brainos_ros.ledger.walk import Walk
+from brainos_ros.ledger.walk import Walk, later_seals
 
 
 class Report(NamedTuple):
@@ -48,18 +48,23 @@ class Audit:
         seals: number of seals.
         pruned: number of records whose segments were pruned.
         bytes: size of the log on the disk [bytes].
+        torn: whether the log ends in a torn tail, which opening cuts off.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, kept: Checkpoint | None = None) -> None:
         self.problems: list[tuple[str, str]] = []
         self.walk = Walk(Mountain())
         self.checkpoints: list[Checkpoint] = []
         self.keys: list[tuple[int, PublicKey]] = []
         self.purged: set[int] = set()
         self.seals = self.pruned = self.bytes = 0
+        self.torn = False
         self._layout = layout
+        self._kept = kept
         self._live = is_locked(layout)
         self._confirmed: set[int] = set()
+        self._gone: set[int] = set()
+        self._named: set[int] = set()
 
     def run(self) -> "Audit":
         """Walk everything. Raises OSError."""
@@ -113,12 +118,24 @@ class Audit:
             try:
                 self._walk_segment(segment, tiles)
             except Damage as damage:
-                writing = self._live and segment == segments[-1] and self.walk.offset
-                if not writing:
-                    self._problem(damage.check, str(damage))
+                self._judge(damage, segment, segment == segments[-1])
                 return
             finally:
                 self._take(segment, start)
+
+    def _judge(self, damage: Damage, segment: SegmentFile, newest: bool) -> None:
+        """Damage at the newest end is a write in progress, or was one when the writer died."""
+        promised = max((checkpoint.size for checkpoint in self.checkpoints), default=0)
+        tail = newest and self.walk.offset and promised <= self.size
+        if tail and later_seals(segment.path.read_bytes(), self.walk.offset) < 2:
+            if self._live:
+                return
+            self.torn = True
+            self._problem(
+                "frame-crc", f"torn tail: {damage}; opening the stream cuts it off and keeps it"
+            )
+        else:
+            self._problem(damage.check, str(damage))
 
     def _walk_segment(self, segment: SegmentFile, tiles: Tiles) -> None:
         try:
@@ -141,7 +158,7 @@ class Audit:
         self.walk.mountain.take_fresh()
         seals = {seal.size: seal for seal in self.walk.seals}
         self.seals += max(0, len(self.walk.seals) - 1)
-        for checkpoint in self.checkpoints:
+        for checkpoint in [*self.checkpoints, *([self._kept] if self._kept else [])]:
             seal = seals.get(checkpoint.size)
             if seal and (seal.root, seal.hash) == (checkpoint.root, checkpoint.seal):
                 self._confirmed.add(checkpoint.size)
@@ -156,6 +173,7 @@ class Audit:
                 self._problem(damage.check, f"record {frame.sequence}: {damage}")
         if segment.suffix == PRUNED:
             self.pruned += self.size - start
+            self._gone.add(segment.first)
         if segment.path.exists():
             self.bytes += segment.path.stat().st_size
 
@@ -168,6 +186,8 @@ class Audit:
             if not old.verify(b64decode(body["signature"]), rotation_text(old, new)):
                 raise Damage("the key before it did not sign this key", "head-signature")
             self.keys.append((frame.sequence + 1, new))
+        elif frame.kind == kinds.PRUNED:
+            self._named.update(json.loads(frame.payload)["segments"])
         elif frame.kind == kinds.PURGE:
             self.purged.update(json.loads(frame.payload)["sequences"])
         elif frame.kind in (kinds.PUT, kinds.MOVE, kinds.DELETE, kinds.IMPORT):
@@ -180,39 +200,50 @@ class Audit:
     def _check_heads(self) -> None:
         previous = 0
         for checkpoint in self.checkpoints:
-            what = f"the head over {checkpoint.size} records"
-            keys = [key for start, key in self.keys if start <= checkpoint.size]
             if checkpoint.size < previous:
-                self._problem("no-rewind", f"{what} comes after one over {previous}")
+                text = f"the head over {checkpoint.size} records comes after one over {previous}"
+                self._problem("no-rewind", text)
             previous = checkpoint.size
-            if not keys or checkpoint.origin != keys[-1].name:
-                self._problem("head-signature", f"{what} is not of this stream")
-            elif not checkpoint.signed_by(keys[-1]):
-                self._problem("head-signature", f"{what} is not signed by the stream's key")
-            elif checkpoint.size > self.size:
-                self._problem("no-rewind", f"{what} says more than the {self.size} that are there")
-            elif checkpoint.size not in self._confirmed:
-                self._problem("peaks-against-chain", f"{what} is not what the log has there")
+            self._check_head(checkpoint, f"the head over {checkpoint.size} records")
+        if self._kept:
+            self._check_head(self._kept, f"the head over {self._kept.size} records kept elsewhere")
         if self.size > 1 and not self.checkpoints:
             self._problem("head-signature", f"there are {self.size} records, but no head is kept")
+
+    def _check_head(self, checkpoint: Checkpoint, what: str) -> None:
+        keys = [key for start, key in self.keys if start <= checkpoint.size]
+        if not keys or checkpoint.origin != keys[-1].name:
+            self._problem("head-signature", f"{what} is not of this stream")
+        elif not checkpoint.signed_by(keys[-1]):
+            self._problem("head-signature", f"{what} is not signed by the stream's key")
+        elif checkpoint.size > self.size:
+            text = f"the history was truncated: {what} says more than the {self.size} there are"
+            self._problem("no-rewind", text)
+        elif checkpoint.size not in self._confirmed:
+            self._problem("peaks-against-chain", f"{what} is not what the log has there")
 
     def _check_erasures(self) -> None:
         erased = set(self.walk.erased)
         unnamed = sorted(erased - self.purged)
         if unnamed:
             self._problem("body-hashes", f"record {unnamed[0]} is erased, but no purge names it")
-        unfinished = {s for s in self.purged - erased if s < self.size}
+        unfinished = sorted(self.purged - erased)
         if unfinished and not self.pruned and not self.problems:
-            first = min(unfinished)
-            self._problem("body-hashes", f"record {first} was purged, but is still there")
+            text = f"record {unfinished[0]} was purged, but is still there"
+            self._problem("body-hashes", text)
+        for first in sorted(self._gone - self._named):
+            text = f"the segment from record {first} on is gone, but no record says it was pruned"
+            self._problem("chain-continuity", text)
 
 
-def verify(path: Path) -> Report:
+def verify(path: Path, kept: Checkpoint | None = None) -> Report:
     """Verify the stream in the directory `path`, also while it is being written.
 
-    Raises BrainError (NOT_FOUND) where there is none, OSError where it cannot be read.
+    A head `kept` elsewhere is held against it too: only such a head can tell that the whole
+    stream was replaced. Raises BrainError (NOT_FOUND) where there is no stream, OSError where it
+    cannot be read.
     """
-    return Audit(find(Path(path))).run().report()
+    return Audit(find(Path(path)), kept).run().report()
 
 
 def is_locked(layout: Layout) -> bool:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from array import array
+from collections.abc import Callable
 from hashlib import sha256
 from zlib import crc32
 
@@ -228,6 +229,16 @@ class Writer:
         self._checkpoints_end += len(packed)
         self._checkpoint = checkpoint
         return checkpoint
+
+    def rewrite_checkpoints(self, choose: Callable[[bytes], bytes]) -> None:
+        """Keep only the heads that `choose` leaves of the file. Raises OSError."""
+        with self._sync_lock:
+            path = self._layout.checkpoints
+            data = choose(path.read_bytes())
+            disk.replace_file(path, data)
+            fresh = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
+            disk.close(self._checkpoints_fd)
+            self._checkpoints_fd, self._checkpoints_end = fresh, len(data)
 
     # Segments
 

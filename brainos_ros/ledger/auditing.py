@@ -1,0 +1,127 @@
+"""For auditors: how many records of which kind, and the records as CSV."""
+
+import csv
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from brainos_ros.ledger import frames
+from brainos_ros.ledger.kinds import NAMES
+from brainos_ros.ledger.layout import PRUNED, find
+from brainos_ros.ledger.log import Record, frames_from, load, to_record
+from brainos_ros.ledger.merkle import leaf_hash
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+COLUMNS = ("sequence", "time", "kind", "erased", "leaf_hash", "payload")
+
+
+class Statistics(NamedTuple):
+    """Figures of one stream.
+
+    Attributes:
+        stream: its name.
+        records: number of records that are there; `erased` of them by a purge.
+        by_kind: records of each kind, the most frequent first.
+        earliest_ns, latest_ns: time of the first and last record [ns since the epoch]; 0 if none.
+        body_bytes: payloads [bytes].
+        log_bytes: the log on the disk [bytes]; `derived_bytes` what is derived from it.
+    """
+
+    stream: str
+    records: int
+    erased: int
+    by_kind: dict[str, int]
+    earliest_ns: int
+    latest_ns: int
+    body_bytes: int
+    log_bytes: int
+    derived_bytes: int
+
+
+def statistics(path: Path) -> Statistics:
+    """Count the records of the stream in `path`, headers only; verifies nothing.
+
+    Raises BrainError (NOT_FOUND), OSError.
+    """
+    layout = find(Path(path))
+    counts: Counter[int] = Counter()
+    erased = body = first_ns = last_ns = 0
+    for kind, length, form, time_ns in _headers(layout.path):
+        counts[kind] += 1
+        erased += form == frames.ERASED
+        body += length
+        first_ns = first_ns or time_ns
+        last_ns = time_ns
+    derived = [layout.offsets, layout.keys, layout.manifest, layout.paths]
+    derived += list(layout.tiles.glob("*"))
+    return Statistics(
+        layout.path.name,
+        sum(counts.values()),
+        erased,
+        {NAMES.get(kind, str(kind)): count for kind, count in counts.most_common()},
+        first_ns,
+        last_ns,
+        body,
+        sum(segment.path.stat().st_size for segment in layout.segments()),
+        sum(file.stat().st_size for file in derived if file.exists()),
+    )
+
+
+def _headers(path: Path) -> Iterator[tuple[int, int, int, int]]:
+    unpack, size = frames.FRAME.unpack_from, frames.FRAME.size
+    for segment in find(path).segments():
+        if segment.suffix == PRUNED:
+            continue
+        data = load(segment)
+        offset, end = frames.SEGMENT_HEADER_SIZE, len(data) - size
+        while offset <= end:
+            _, form, kind, length, _, time_ns = unpack(data, offset)
+            if form == frames.END:
+                break
+            if form != frames.SEAL:
+                yield kind, length, form, time_ns
+            offset += size + frames.region_size(length)
+
+
+def write_csv(path: Path, file: IO[str]) -> int:
+    """Write every record as a line of CSV (RFC 4180, UTF-8, first line the names of the columns).
+
+    Bytes that are no text stand as `base64:…`; a text that a spreadsheet would take for a
+    formula is preceded by an apostrophe. Returns the number of records.
+    """
+    layout = find(Path(path))
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(COLUMNS)
+    count = 0
+    for frame in frames_from(layout, 0):
+        record, leaf = to_record(frame), leaf_hash(frame.entry).hex()
+        time, text = iso_time(record.time_ns), text_of(record)
+        text = f"'{text}" if text.startswith(_FORMULA) else text
+        writer.writerow((record.sequence, time, record.kind, int(record.erased), leaf, text))
+        count += 1
+    return count
+
+
+def text_of(record: Record) -> str:
+    """A record's content as text for people; bytes that are no text as `base64:…`."""
+    if record.erased:
+        return ""
+    operation = record.operation if record.kind in ("put", "import", "move", "delete") else None
+    try:
+        body = record.body.decode()
+    except UnicodeDecodeError:
+        body = f"base64:{b64encode(record.body).decode()}"
+    if operation is None:
+        return body
+    if operation.target:
+        return f"{operation.path} -> {operation.target}"
+    return operation.path if record.kind == "delete" else f"{operation.path}: {body}"
+
+
+def iso_time(time_ns: int) -> str:
+    """Nanoseconds since the epoch as ISO 8601 in UTC, to the microsecond."""
+    moment = datetime.fromtimestamp(time_ns // 10**9, timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}Z"

@@ -1,0 +1,179 @@
+"""Incremental backup of a stream, verified by restoring it; and the restoration.
+
+A backup is a directory like a stream's, without the lock, and without the private key unless asked
+for. It may be taken while the stream is being written.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import disk, erasure, frames, rotation
+from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile, find
+from brainos_ros.ledger.notes import Checkpoint
+from brainos_ros.ledger.proof import latest_head
+from brainos_ros.ledger.recovery import rebuild_tiles
+from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.verify import Audit, Report
+
+
+class Backup(NamedTuple):
+    """What a backup did: files copied and left alone, bytes copied, and its verification."""
+
+    copied: int
+    unchanged: int
+    bytes: int
+    report: Report
+
+
+def back_up(path: Path, target: Path, with_key: bool = False) -> Backup:
+    """Bring the backup in `target` up to date with the stream in `path`, and verify it.
+
+    Segments that did not change since are not copied again. The backup ends at the newest head.
+
+    Raises:
+        BrainError: NOT_FOUND where there is no stream or no head; ALREADY_EXISTS where `target`
+            holds something else; LEDGER_REFUSED where the copy does not verify.
+        OSError.
+    """
+    source, copy = find(Path(path)), Layout(Path(target))
+    head = latest_head(source.path)
+    if head is None:
+        raise BrainError(f"stream '{path}' has no signed head yet", ErrorCode.NOT_FOUND)
+    known = _read_state(copy, head)
+    disk.make_directory(copy.log)
+    state: dict[str, list[int]] = {}
+    copied = size = 0
+    wanted = [each for each in source.segments() if each.first < head.size]
+    for segment in wanted:
+        if segment.suffix == PRUNED and known:
+            continue
+        newest = segment == wanted[-1] and segment.suffix == RAW
+        status = segment.path.stat()
+        state[segment.path.name] = [status.st_size, status.st_mtime_ns]
+        if newest or known.get(segment.path.name) != state[segment.path.name]:
+            data = segment.path.read_bytes()
+            data = _until(data, head) if newest else data
+            disk.replace_file(copy.log / segment.path.name, data)
+            _drop_other_forms(copy, segment)
+            copied, size = copied + 1, size + len(data)
+    disk.replace_file(copy.checkpoints, _heads_until(source, head))
+    rotation.keep_history(copy, rotation.history(source))
+    if with_key:
+        disk.replace_file(copy.key, source.key.read_bytes(), 0o600)
+    report = _verify_restored(copy, head)
+    text = json.dumps({"origin": head.origin, "files": state}, indent=1)
+    disk.replace_file(copy.path / "backup.json", text.encode() + b"\n")
+    return Backup(copied, len(state) - copied, size, report)
+
+
+def _read_state(copy: Layout, head: Checkpoint) -> dict[str, list[int]]:
+    """Size and time of the files as they were when they were copied."""
+    try:
+        state = json.loads((copy.path / "backup.json").read_bytes())
+    except FileNotFoundError:
+        if copy.path.is_dir() and any(copy.path.iterdir()):
+            raise BrainError(
+                f"target '{copy.path}' is not empty and not a backup; name another directory",
+                ErrorCode.ALREADY_EXISTS,
+            ) from None
+        return {}
+    if state["origin"] != head.origin:
+        raise BrainError(
+            f"target '{copy.path}' is a backup of {state['origin']}, not of {head.origin}",
+            ErrorCode.ALREADY_EXISTS,
+        )
+    files: dict[str, list[int]] = state["files"]
+    return files
+
+
+def _until(data: bytes, head: Checkpoint) -> bytes:
+    """A segment up to the seal that the head names."""
+    offset = frames.SEGMENT_HEADER_SIZE
+    while True:
+        frame = frames.parse(data, offset)
+        offset += frame.size
+        if frame.form == frames.SEAL and frame.sequence == head.size:
+            return data[:offset]
+
+
+def _heads_until(source: Layout, head: Checkpoint) -> bytes:
+    data = source.checkpoints.read_bytes()
+    return data[: data.index(head.note.encode()) + len(head.note.encode()) + 1]
+
+
+def _drop_other_forms(copy: Layout, segment: SegmentFile) -> None:
+    """The same segment in the form it had before (uncompressed) is of no use any more."""
+    for path in copy.log.glob(f"{segment.first:016d}.*"):
+        if path.name != segment.path.name:
+            disk.remove_file(path)
+
+
+def _verify_restored(copy: Layout, head: Checkpoint) -> Report:
+    """Restore the backup beside itself and verify what comes out."""
+    with tempfile.TemporaryDirectory(dir=copy.path.parent, prefix=".restore-") as directory:
+        report = restore(copy.path, Path(directory), copy.path.name)
+    if not report.verified or report.root != head.root.hex():
+        raise BrainError(
+            f"the backup in '{copy.path}' does not verify: {report.problem or 'another root'}",
+            ErrorCode.LEDGER_REFUSED,
+        )
+    return report
+
+
+def restore(backup: Path, root: Path, name: str) -> Report:
+    """Restore a backup as stream `name` under `root`, purges replayed, and verify it.
+
+    Without the private key in it the stream can be read and verified, not continued.
+
+    Raises BrainError (NOT_FOUND, ALREADY_EXISTS, LEDGER_REFUSED where it does not verify; nothing
+    is left then), OSError.
+    """
+    source, target = find(Path(backup)), Layout(Path(root) / name)
+    if target.path.exists():
+        raise BrainError(
+            f"'{target.path}' exists; move it away before restoring there",
+            ErrorCode.ALREADY_EXISTS,
+        )
+    fresh = Layout(target.path.with_name(target.path.name + ".restoring"))
+    shutil.rmtree(fresh.path, ignore_errors=True)
+    disk.make_directory(fresh.log)
+    try:
+        for path in sorted([*source.log.iterdir(), source.checkpoints, source.keys, source.key]):
+            if path.exists():
+                place = fresh.path / path.relative_to(source.path)
+                mode = 0o600 if path == source.key else 0o644
+                disk.replace_file(place, path.read_bytes(), mode)
+        report = bring_up(fresh)
+        disk.replace(fresh.path, target.path)
+        disk.sync_directory(target.path.parent)
+    except BaseException:
+        shutil.rmtree(fresh.path, ignore_errors=True)
+        raise
+    return report._replace(stream=name)
+
+
+def bring_up(layout: Layout) -> Report:
+    """Verify a copied stream, replay its purges, derive what is derived.
+
+    Raises BrainError (LEDGER_REFUSED) where it does not verify.
+    """
+    segments = layout.segments()
+    audit = Audit(layout).run()
+    if audit.purged - set(audit.walk.erased):
+        erasure.redo(layout, audit.purged, set(audit.walk.erased))
+        audit = Audit(layout).run()
+    report = audit.report()
+    if not report.verified:
+        raise BrainError(f"the copy does not verify: {report.problem}", ErrorCode.LEDGER_REFUSED)
+    with segments[0].path.open("rb") as file:
+        stream_id = file.read(16)[8:]
+    tiles = Tiles(layout, writable=True)
+    try:
+        rebuild_tiles(segments, stream_id, tiles)
+    finally:
+        tiles.close()
+    return report

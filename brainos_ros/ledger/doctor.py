@@ -1,0 +1,301 @@
+"""The doctor: fifteen invariants of a stream, each with a verdict and a figure; repair of what is
+derived, and nothing else.
+"""
+
+import json
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import disk, erasure, rotation
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, find
+from brainos_ros.ledger.log import LogReader, to_record
+from brainos_ros.ledger.notes import Checkpoint
+from brainos_ros.ledger.opening import take_lock
+from brainos_ros.ledger.recovery import rebuild_tiles
+from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.verify import Audit, Report, is_locked
+
+PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".csv", ".7z")
+
+
+class Check(NamedTuple):
+    """One invariant: its name, PASS, FAIL or SKIP, and the figure or what is wrong."""
+
+    name: str
+    verdict: str
+    detail: str
+
+
+class Diagnosis(NamedTuple):
+    """What the doctor found.
+
+    Attributes:
+        state: READY, FROZEN_RECOVERABLE or FROZEN_HUMAN.
+        checks: the fifteen invariants.
+        report: the verification's short form.
+        remedy: what a person can do; empty if READY.
+        repaired: what was repaired.
+    """
+
+    state: str
+    checks: list[Check]
+    report: Report
+    remedy: str
+    repaired: list[str]
+
+
+#: Invariants over files that are derived from the log.
+DERIVED = ("leaf-count", "manifest-against-head", "index-coverage")
+
+
+class Doctor:
+    """Examines the stream in the directory `path`. Raises BrainError (NOT_FOUND)."""
+
+    def __init__(self, path: Path, kept: Checkpoint | None = None) -> None:
+        self._layout = find(Path(path))
+        self._kept = kept
+
+    def examine(self) -> Diagnosis:
+        """Check every invariant; changes nothing. Raises OSError."""
+        audit = Audit(self._layout, self._kept).run()
+        walk, size = audit.walk, audit.size
+        figures = {
+            "chain-continuity": f"{audit.seals} seals linked",
+            "no-rewind": f"{size} sequence numbers, {len(audit.checkpoints)} heads in order",
+            "frame-crc": f"{size + audit.seals - audit.pruned} frames, {audit.bytes} bytes",
+            "closed-operations": f"{len(walk.counts)} kinds, all in the schema",
+            "no-traversal": "every path is relative and inside the stream",
+            "body-hashes": f"{size - audit.pruned} commitments, {len(walk.erased)} erased by "
+            "purges",
+            "peaks-against-chain": f"{size} leaves lead to the root of every seal and head",
+            "head-signature": f"{len(audit.checkpoints)} heads, {len(audit.keys)} keys",
+            "schema": "every operation can be read",
+        }
+        checks = {name: Check(name, PASS, figure) for name, figure in figures.items()}
+        for name, text in reversed(audit.problems):
+            checks[name] = Check(name, FAIL, text)
+        damaged = bool(audit.problems)
+        for name, examine in {
+            "canonical-layout": self._layout_is_canonical,
+            "leaf-count": lambda: self._tiles_match(audit),
+            "manifest-against-head": lambda: self._manifest_matches(audit),
+            "index-coverage": lambda: self._index_matches(size),
+            "writer-lock": self._lock_is_sound,
+            "exports-excluded": self._no_exports,
+        }.items():
+            if damaged and name in DERIVED:
+                checks[name] = Check(name, SKIP, "the log itself is damaged")
+                continue
+            try:
+                verdict, detail = examine()
+            except (Damage, BrainError, ValueError, KeyError) as error:
+                verdict, detail = FAIL, str(error)
+            checks[name] = Check(name, verdict, detail)
+        only_torn = audit.torn and len(audit.problems) == 1
+        return self._conclude(list(checks.values()), audit.report(), only_torn)
+
+    def _conclude(self, checks: list[Check], report: Report, only_torn: bool) -> Diagnosis:
+        failed = {check.name for check in checks if check.verdict == FAIL}
+        frozen = self._layout.freeze_reason()
+        harmless = {*DERIVED, "canonical-layout", "exports-excluded", "writer-lock"}
+        if failed - harmless and not only_torn:
+            state = "FROZEN_HUMAN"
+            remedy = (
+                "restore the last backup ('brainos ledger backup --restore'), or move the "
+                "directory away as evidence and let the robot begin a new stream"
+            )
+        elif frozen or failed & set(DERIVED):
+            state = "FROZEN_RECOVERABLE" if frozen else "READY"
+            remedy = "run 'brainos ledger doctor --repair'"
+        else:
+            state = "READY"
+            remedy = "see the invariants that failed" if failed else ""
+        return Diagnosis(state, checks, report, remedy, [])
+
+    def _layout_is_canonical(self) -> tuple[str, str]:
+        known = {"lock", "key", "keys.json", "checkpoints", "log", "torn", "tiles", "offsets"}
+        known |= {"manifest.json", "frozen", "erasing", "key.next"}
+        known |= {f"paths.sqlite{suffix}" for suffix in ("", "-wal", "-shm")}
+        count = 0
+        for path in sorted(self._layout.path.rglob("*")):
+            relative = path.relative_to(self._layout.path)
+            top, name = relative.parts[0], path.name
+            good = top in known or top.endswith(".new")
+            if top == "log" and path.is_file():
+                digits = name.partition(".")[0]
+                good = digits.isdigit() and name[len(digits) :] in (RAW, COMPRESSED, PRUNED)
+            elif top == "tiles" and path.is_file():
+                good = name.isdigit()
+            if not good and not name.endswith(_ARCHIVES):
+                return FAIL, f"'{relative}' does not belong in a stream"
+            if path.is_symlink():
+                return FAIL, f"'{relative}' is a symbolic link"
+            count += 1
+        return PASS, f"{count} files, all where they belong"
+
+    def _no_exports(self) -> tuple[str, str]:
+        for path in sorted(self._layout.path.rglob("*")):
+            if path.name.endswith(_ARCHIVES):
+                return FAIL, f"'{path.name}' lies inside the stream; exports belong elsewhere"
+        return PASS, "no export or archive inside the stream"
+
+    def _tiles_match(self, audit: Audit) -> tuple[str, str]:
+        tiles = Tiles(self._layout)
+        try:
+            head = audit.checkpoints[-1].size if audit.checkpoints else 0
+            mountain = tiles.mountain(head)
+            leaves = os.stat(self._layout.tiles / "0").st_size // 32
+        except FileNotFoundError:
+            return FAIL, "the stored nodes are missing"
+        finally:
+            tiles.close()
+        if head and mountain.root() != audit.checkpoints[-1].root:
+            return FAIL, "the stored nodes do not lead to the head's root"
+        if leaves < head:
+            return FAIL, f"{leaves} leaves are stored, the head is over {head}"
+        return PASS, f"{leaves} leaves stored for {audit.size} records"
+
+    def _manifest_matches(self, audit: Audit) -> tuple[str, str]:
+        try:
+            manifest = json.loads(self._layout.manifest.read_bytes())
+        except FileNotFoundError:
+            return SKIP, "never consolidated: there is no manifest"
+        head = Checkpoint.parse(manifest["checkpoint"])
+        same = [each for each in audit.checkpoints if each.size == head.size]
+        if not same or same[-1].root != head.root:
+            return FAIL, f"the manifest's head over {head.size} records is not one of the stream"
+        if manifest["records"] != head.size or manifest["keys"] != rotation.history(self._layout):
+            return FAIL, "the manifest contradicts its own head or the stream's keys"
+        return PASS, f"the manifest's head over {head.size} records is the stream's"
+
+    def _index_matches(self, size: int) -> tuple[str, str]:
+        try:
+            stored = os.stat(self._layout.offsets).st_size // 4
+        except FileNotFoundError:
+            return FAIL, "the offsets are missing"
+        behind = size - stored
+        if behind > 0 and not is_locked(self._layout):
+            return FAIL, f"{behind} records have no offset"
+        if not self._layout.paths.exists():
+            return PASS, f"{stored} offsets; no path was put, or its index is not built yet"
+        return self._paths_match(stored)
+
+    def _paths_match(self, stored: int) -> tuple[str, str]:
+        import sqlite3
+
+        from brainos_ros.ledger.paths import Paths
+
+        reader = LogReader(self._layout)
+        try:
+            paths = Paths(self._layout.paths, writable=False)
+            live = list(paths.walk())
+            for each in live:
+                with suppress(BrainError):
+                    body = to_record(reader.frame(each.sequence)).body
+                    if sha256(body).digest() != each.digest:
+                        return FAIL, f"path '{each.path}' is indexed with another body"
+            paths.close()
+        except sqlite3.Error as error:
+            return FAIL, f"the index of paths cannot be read: {error}"
+        finally:
+            reader.close()
+        return PASS, f"{stored} offsets, {len(live)} live paths, bodies re-hashed"
+
+    def _lock_is_sound(self) -> tuple[str, str]:
+        frozen = self._layout.freeze_reason()
+        if frozen:
+            return FAIL, f"{frozen['state']}: {frozen['reason']}"
+        if is_locked(self._layout):
+            return PASS, "one writer is at work"
+        return PASS, "no writer"
+
+    def repair(self) -> Diagnosis:
+        """Rebuild what is derived, finish purges, and open a frozen stream that verifies again.
+
+        Raises BrainError (UNAVAILABLE) while the stream is being written, OSError.
+        """
+        lock = take_lock(self._layout)
+        try:
+            self._drop_cached_pages()
+            repaired = self._repair()
+        finally:
+            disk.close(lock)
+        return self.examine()._replace(repaired=repaired)
+
+    def _drop_cached_pages(self) -> None:
+        """After a failed fsync the cache may hold what the disk does not: read the disk."""
+        for segment in self._layout.segments():
+            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+    def _repair(self) -> list[str]:
+        repaired = []
+        audit = Audit(self._layout, self._kept).run()
+        erased = set(audit.walk.erased)
+        if audit.purged - erased:
+            count = erasure.redo(self._layout, audit.purged, erased)
+            repaired.append(f"erased {count} records that were purged")
+            audit = Audit(self._layout, self._kept).run()
+        if audit.problems and not (audit.torn and len(audit.problems) == 1):
+            return repaired
+        before = {check.name: check.verdict for check in self.examine().checks}
+        if FAIL in (before["leaf-count"], before["index-coverage"]):
+            self._rebuild()
+            repaired.append("rebuilt tiles, offsets and the index of paths")
+        if before["manifest-against-head"] == FAIL:
+            disk.remove_file(self._layout.manifest)
+            repaired.append("removed the manifest; consolidate writes it anew")
+        if self._layout.frozen.exists():
+            disk.remove_file(self._layout.frozen)
+            repaired.append("opened the frozen stream: everything verifies")
+        return repaired
+
+    def _rebuild(self) -> None:
+        layout = self._layout
+        disk.remove_file(layout.keys)
+        rotation.keep_history(layout, rotation.history(layout))
+        for suffix in ("", "-wal", "-shm"):
+            disk.remove_file(layout.paths.with_name(layout.paths.name + suffix))
+        segments = layout.segments()
+        with segments[0].path.open("rb") as file:
+            stream_id = file.read(16)[8:]
+        tiles = Tiles(layout, writable=True)
+        try:
+            rebuild_tiles(segments, stream_id, tiles)
+            tiles.sync()
+        except Damage as damage:
+            raise BrainError(str(damage), ErrorCode.LEDGER_REFUSED) from None
+        finally:
+            tiles.close()
+
+
+def state(path: Path) -> dict[str, object]:
+    """What is quickly known of a stream: state, size and head, without verifying it."""
+    from brainos_ros.ledger.proof import latest_head
+
+    layout = find(Path(path))
+    frozen = layout.freeze_reason()
+    head: Checkpoint | None = None
+    try:
+        head = latest_head(layout.path)
+    except Damage as damage:
+        frozen = frozen or {"state": "FROZEN_HUMAN", "reason": str(damage)}
+    segments = layout.segments()
+    return {
+        "stream": layout.path.name,
+        "state": frozen["state"] if frozen else "READY",
+        "reason": frozen["reason"] if frozen else "",
+        "writing": is_locked(layout),
+        "signed_records": head.size if head else 0,
+        "root": head.root.hex() if head else "",
+        "segments": len(segments),
+        "bytes": sum(each.path.stat().st_size for each in segments),
+        "keys": [entry["key"] for entry in rotation.history(layout)],
+    }

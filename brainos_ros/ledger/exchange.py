@@ -1,0 +1,191 @@
+"""Export of a whole stream as one file, and import of another's records with their proof."""
+
+import io
+import json
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import disk, frames, rotation
+from brainos_ros.ledger.backup import bring_up
+from brainos_ros.ledger.layout import PRUNED, Layout, find
+from brainos_ros.ledger.log import LogReader, frames_from, load
+from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint
+from brainos_ros.ledger.paths import Paths
+from brainos_ros.ledger.proof import latest_head, prove
+from brainos_ros.ledger.stream import Stream
+
+_MEMBER = re.compile(r"checkpoints|keys\.json|log/\d{16}\.seg")
+
+
+class Imported(NamedTuple):
+    """What an import did.
+
+    Attributes:
+        origin: the foreign log.
+        records: records of it that were verified.
+        put: paths that were put.
+        unchanged: paths that were live with that body already.
+    """
+
+    origin: str
+    records: int
+    put: int
+    unchanged: int
+
+
+def export(path: Path, target: Path) -> Checkpoint:
+    """Write the stream in `path`, up to its newest head, as one tar file.
+
+    The bytes depend on the records and the head alone: not on the machine, the time, or whether
+    segments are compressed. No key, lock or derived file is in it. Returns the head.
+
+    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream; UNAVAILABLE
+    where segments were pruned), OSError; then nothing is left at `target`.
+    """
+    layout, target = find(Path(path)), Path(target)
+    if layout.path.resolve() in target.resolve().parents:
+        raise BrainError(f"target '{target}' lies inside the stream; name a file elsewhere")
+    head = latest_head(layout.path)
+    if head is None:
+        raise BrainError(f"stream '{path}' has no signed head yet", ErrorCode.NOT_FOUND)
+    fresh = target.with_name(target.name + ".new")
+    file = _DiskFile(fresh)
+    try:
+        with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+            for name, data in _members(layout, head):
+                entry = tarfile.TarInfo(f"{layout.path.name}/{name}")
+                entry.size, entry.mode = len(data), 0o644
+                archive.addfile(entry, io.BytesIO(data))
+        file.sync()
+    except BaseException:
+        file.close()
+        fresh.unlink(missing_ok=True)
+        raise
+    file.close()
+    disk.replace(fresh, target)
+    disk.sync_directory(target.parent)
+    return head
+
+
+def _members(layout: Layout, head: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    yield "checkpoints", pack_checkpoint(head)
+    yield "keys.json", json.dumps(rotation.history(layout), indent=1).encode() + b"\n"
+    for segment in layout.segments():
+        if segment.first >= head.size:
+            break
+        if segment.suffix == PRUNED:
+            raise BrainError(
+                f"the records from {segment.first} on were pruned; export from the backup",
+                ErrorCode.UNAVAILABLE,
+            )
+        data = load(segment)
+        yield f"log/{segment.first:016d}.seg", data[: _end(data, head.size)]
+
+
+def _end(data: bytes, size: int) -> int:
+    """Where a segment's frames end: after the seal over `size` records, or where they stop."""
+    offset = frames.SEGMENT_HEADER_SIZE
+    while offset < len(data) and data[offset + 4]:
+        frame = frames.parse(data, offset)
+        offset += frame.size
+        if frame.form == frames.SEAL and frame.sequence == size:
+            break
+    return offset
+
+
+class _DiskFile(io.RawIOBase):
+    """A file written from its beginning on, through the calls of `disk`."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = disk.open_file(path, disk.CREATE, 0o644)
+        self._offset = 0
+
+    def write(self, data: Any) -> int:
+        disk.write_all(self._fd, bytes(data), self._offset)
+        self._offset += len(data)
+        return len(data)
+
+    def sync(self) -> None:
+        disk.fsync(self._fd)
+
+    def close(self) -> None:
+        if not self.closed:
+            disk.close(self._fd)
+        super().close()
+
+
+def import_archive(stream: Stream, archive: Path, key: str, prefix: str = "") -> Imported:
+    """Put the live paths of an exported stream into `stream`, each with its origin and proof.
+
+    The whole archive is verified first, against the verifier key `key`, the first that the
+    foreign stream had. A path `p` comes to lie at `imported/<stream>-<id>/p`.
+
+    Args:
+        stream: where the records go.
+        archive: a file that `export` wrote.
+        key: the key trusted for it.
+        prefix: take only paths that begin with this.
+
+    Raises:
+        BrainError: INVALID_ARGUMENT where the file is no export; UNAUTHORISED where it is
+            signed by another key; LEDGER_REFUSED where it does not verify. Nothing is put then.
+        OSError.
+    """
+    with tempfile.TemporaryDirectory(prefix="brainos-import-") as directory:
+        layout = _unpack(Path(archive), Path(directory))
+        report = bring_up(layout)
+        known = [entry["key"] for entry in rotation.history(layout)]
+        if known[:1] != [key.strip()]:
+            raise BrainError(
+                f"the archive is signed by '{known[0]}', not by the key given",
+                ErrorCode.UNAUTHORISED,
+            )
+        return _put_all(stream, layout, prefix, report.records)
+
+
+def _unpack(archive: Path, directory: Path) -> Layout:
+    """The members of an export, as a stream's directory."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            names = tar.getnames()
+            stream = names[0].partition("/")[0] if names else ""
+            layout = Layout(directory / frames.check_path(stream, "archive"))
+            disk.make_directory(layout.log)
+            for member in tar:
+                name = member.name.removeprefix(f"{stream}/")
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is None or not _MEMBER.fullmatch(name):
+                    raise BrainError(f"archive member '{member.name}' is not part of an export")
+                (layout.path / name).write_bytes(content.read())
+    except tarfile.TarError as error:
+        raise BrainError(f"'{archive}' is not an exported stream: {error}") from None
+    return layout
+
+
+def _put_all(stream: Stream, layout: Layout, prefix: str, records: int) -> Imported:
+    head = latest_head(layout.path)
+    assert head is not None
+    _, name, stream_id = head.origin.split("/")
+    paths, reader = Paths(layout.paths), LogReader(layout)
+    put = unchanged = 0
+    try:
+        for frame in frames_from(layout, 0):
+            paths.apply(frame)
+        for live in paths.walk(prefix):
+            bundle = prove(layout.path, live.sequence)
+            body = reader.record(live.sequence).body
+            before = stream.size
+            stream.put_foreign(
+                f"imported/{name}-{stream_id[:8]}/{live.path}", frames.encode(bundle), body
+            )
+            put, unchanged = put + (stream.size > before), unchanged + (stream.size == before)
+    finally:
+        paths.close()
+        reader.close()
+    stream.sync()
+    return Imported(head.origin, records, put, unchanged)

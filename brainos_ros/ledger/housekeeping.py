@@ -1,0 +1,147 @@
+"""Consolidate and prune: less on the robot's disk, and every proof still good."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import disk, frames, kinds, rotation
+from brainos_ros.ledger.archive import compress
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, Layout, SegmentFile
+from brainos_ros.ledger.log import load
+from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint, read_checkpoints
+from brainos_ros.ledger.stream import Stream
+from brainos_ros.ledger.verify import Audit
+
+#: Without these the keys, the purges or the live paths could no longer be told from the log.
+_NEVER_PRUNED = set(kinds.OPERATIONS.values()) - {kinds.PUT, kinds.IMPORT}
+
+
+class Consolidated(NamedTuple):
+    """What `consolidate` did: the head signed, segments compressed, bytes before and after."""
+
+    checkpoint: Checkpoint
+    compressed: int
+    bytes_before: int
+    bytes_after: int
+
+
+def consolidate(stream: Stream) -> Consolidated:
+    """Walk, seal, compress, sign, publish.
+
+    The whole log is verified first; then every sealed segment is compressed, a head is signed,
+    heads between the segments' ends are dropped, and `manifest.json` says what there is.
+
+    Raises BrainError (LEDGER_REFUSED) where the log does not verify, OSError.
+    """
+    layout = Layout(stream.path)
+    checkpoint = stream.checkpoint()
+    report = Audit(layout).run().report()
+    if not report.verified:
+        raise BrainError(
+            f"stream '{report.stream}' does not verify, so nothing was changed: {report.problem}",
+            ErrorCode.LEDGER_REFUSED,
+        )
+    segments = layout.segments()
+    before = _bytes(segments)
+    sealed = [segment for segment in segments[:-1] if segment.suffix == RAW]
+    for segment in sealed:
+        _compress(layout, segment)
+    ends = {segment.first for segment in segments}
+    stream.rewrite_checkpoints(lambda data: thin(data, ends))
+    _publish(layout, checkpoint)
+    return Consolidated(checkpoint, len(sealed), before, _bytes(layout.segments()))
+
+
+def _bytes(segments: list[SegmentFile]) -> int:
+    return sum(segment.path.stat().st_size for segment in segments)
+
+
+def _compress(layout: Layout, segment: SegmentFile) -> None:
+    """Replace a sealed segment by its compressed form, once that reads back the same."""
+    data = segment.path.read_bytes()
+    packed = SegmentFile(segment.first, layout.segment(segment.first, COMPRESSED), COMPRESSED)
+    disk.replace_file(packed.path, compress(data))
+    if load(packed) != data:
+        disk.remove_file(packed.path)
+        raise Damage(f"{packed.path.name} does not read back what was written")
+    disk.remove_file(segment.path)
+
+
+def thin(data: bytes, ends: set[int]) -> bytes:
+    """The file `checkpoints` without the heads that are neither at a segment's end nor needed.
+
+    Kept are the first and the newest, the newest up to each of `ends`, and those of two keys.
+    """
+    checkpoints, _ = read_checkpoints(data)
+    keep = {0, len(checkpoints) - 1}
+    for end in ends:
+        keep.add(max((i for i, each in enumerate(checkpoints) if each.size <= end), default=0))
+    keep |= {i for i, each in enumerate(checkpoints) if each.note.count("\n— ") > 1}
+    return b"".join(pack_checkpoint(checkpoints[i]) for i in sorted(keep))
+
+
+def _publish(layout: Layout, checkpoint: Checkpoint) -> None:
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "stream": layout.path.name,
+        "records": checkpoint.size,
+        "checkpoint": checkpoint.note,
+        "keys": rotation.history(layout),
+        "segments": [segment.path.name for segment in layout.segments()],
+    }
+    disk.replace_file(layout.manifest, json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
+    """Remove sealed segments that are older and safe in a backup; returns their first records.
+
+    Leaf hashes, the segment's header and its last seal stay, so that chain, tree and proofs of
+    all other records are as before. Segments that hold a live path or anything else that the log
+    is read for stay.
+
+    Args:
+        stream: the open stream.
+        older_than_s: age of a segment's last seal from which on it may go [s].
+        backup: directory of the stream's backup, which must hold the same bytes.
+
+    Raises:
+        BrainError: NOT_FOUND where the backup is not one of this stream; LEDGER_REFUSED.
+        OSError.
+    """
+    layout, copy = Layout(stream.path), Layout(backup)
+    if not copy.log.is_dir():
+        raise BrainError(f"backup '{backup}' is not a backup of a stream", ErrorCode.NOT_FOUND)
+    copies = {segment.first: segment for segment in copy.segments()}
+    needed = {live.sequence for live in stream.live()}
+    going: dict[SegmentFile, bytes] = {}
+    for segment in layout.segments()[:-1]:
+        if segment.suffix == PRUNED or segment.first not in copies:
+            continue
+        data = load(segment)
+        seal = _prunable(data, needed, time.time_ns() - int(older_than_s * 1e9))
+        if seal is None or load(copies[segment.first]) != data:
+            continue
+        going[segment] = data[: frames.SEGMENT_HEADER_SIZE] + seal
+    if going:
+        stream.record_pruning([segment.first for segment in going])
+    for segment, rest in going.items():
+        disk.replace_file(layout.segment(segment.first, PRUNED), rest)
+        disk.remove_file(segment.path)
+    return [segment.first for segment in going]
+
+
+def _prunable(data: bytes, needed: set[int], before_ns: int) -> bytes | None:
+    """The last seal of a segment that may be pruned; None for one that may not."""
+    offset, seal, time_ns = frames.SEGMENT_HEADER_SIZE, b"", 0
+    while offset < len(data):
+        frame = frames.parse(data, offset)
+        if frame.form == frames.SEAL:
+            seal = data[offset : offset + frame.size]
+        elif frame.kind in _NEVER_PRUNED or frame.sequence in needed:
+            return None
+        time_ns = frame.time_ns
+        offset += frame.size
+    return seal if time_ns < before_ns else None
