@@ -1,0 +1,56 @@
+"""Questions to the ledger of the whole brain: every role's stream under one directory."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Report, verify
+from brainos_ros.ledger.kinds import NAMES
+from brainos_ros.ledger.layout import Layout, streams
+from brainos_ros.ledger.verify import Audit
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Records of all streams; times in ns since the Unix epoch, 0 if there is none."""
+
+    by_kind: Counter[str] = field(default_factory=Counter)
+    earliest_ns: int = 0
+    latest_ns: int = 0
+    size_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_kind.values())
+
+
+def find_stream(root: Path, name: str) -> Path:
+    """The directory of a stream. Raises BrainError (NOT_FOUND) naming those there are."""
+    found = {path.name: path for path in streams(root)}
+    if name not in found:
+        known = ", ".join(found) or "none"
+        raise BrainError(f"stream: there is no {name!r}; there are {known}", ErrorCode.NOT_FOUND)
+    return found[name]
+
+
+def verify_streams(root: Path, name: str = "") -> list[Report]:
+    """Verify one stream, or all; also while they are being written."""
+    paths = [find_stream(root, name)] if name else streams(root)
+    return [verify(path) for path in paths]
+
+
+def statistics(root: Path) -> Statistics:
+    """Count the records of every stream. Raises OSError where one cannot be read."""
+    result = Statistics()
+    for path in streams(root):
+        audit = Audit(Layout(path)).run()
+        walk = audit.walk
+        for code, count in walk.counts.items():
+            result.by_kind[NAMES.get(code, f"unknown {code}")] += count
+        if walk.first_ns:
+            earliest = result.earliest_ns or walk.first_ns
+            result.earliest_ns = min(earliest, walk.first_ns)
+        result.latest_ns = max(result.latest_ns, walk.last_ns)
+        result.size_bytes += audit.bytes
+    return result
