@@ -81,10 +81,11 @@ class Path:
 class Errand:
     """One action under way. Call `step` until `outcome` is set."""
 
-    def __init__(self, name: str, path: Path | None, ideal_s: float, limit_s: float,
-                 base: Base, driving: Driving) -> None:
+    def __init__(self, name: str, path: Path | None, shortest_m: float, ideal_s: float,
+                 limit_s: float, base: Base, driving: Driving) -> None:
         self.name = name
         self.path = path
+        self.shortest_m = shortest_m
         self.ideal_s = ideal_s
         self.limit_s = limit_s
         self.elapsed_s = 0.0
@@ -184,7 +185,7 @@ class Navigator:
         layout = self._layout
         if action == "wait":
             seconds = _number(context, "seconds", 2.0)
-            return Errand(action, None, seconds, math.inf, self._base, self._driving)
+            return Errand(action, None, 0.0, seconds, math.inf, self._base, self._driving)
         here = pose[:2]
         if action.startswith("go:"):
             goal = layout.station(action[3:])
@@ -202,10 +203,12 @@ class Navigator:
                              f" {', '.join(self.actions())}", ErrorCode.NOT_FOUND)
         base, cruise = self._base, min(self._driving.cruise_speed_mps, self._base.max_speed_mps)
         ramps = cruise / (2 * base.acceleration_mps2) + cruise / (2 * base.deceleration_mps2)
-        ideal = path_length([here, *layout.route(here, goal)]) / cruise + ramps
+        shortest = path_length([here, *layout.route(here, goal)])
+        ideal = shortest / cruise + ramps
         planned = path_length([here, *points]) / cruise + ramps
         limit = _number(context, "timeout_s", 3 * planned + 15.0)
-        return Errand(action, Path([here, *points]), ideal, limit, self._base, self._driving)
+        return Errand(action, Path([here, *points]), shortest, ideal, limit, self._base,
+                      self._driving)
 
 
 def _number(context: Mapping[str, object], name: str, default: float) -> float:
