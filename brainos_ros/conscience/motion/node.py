@@ -21,7 +21,8 @@ from brainos_ros.ros import qos
 from brainos_ros.ros.executor import make_executor, spin
 from brainos_ros.ros.lifecycle import BrainNode
 
-REST_DIVIDER = 10
+LOOK_TICKS = 10
+REST_TICKS = 5
 FLOOD_S = 0.001
 
 
@@ -137,7 +138,7 @@ class GateSide(Side):
     def _on_timer(self) -> None:
         now = time.monotonic()
         self._count += 1
-        if self._count % REST_DIVIDER == 0:
+        if self._count % LOOK_TICKS == 0:
             self._look_around(now)
         self._step(now)
 
@@ -158,7 +159,7 @@ class GateSide(Side):
         self._last = now
         tick = self._gate.tick(now)
         rests = tick.command == (0.0, 0.0)
-        if not rests or not self._told or self._count % REST_DIVIDER == 0:
+        if not rests or not self._told or self._count % REST_TICKS == 0:
             self._outlet.send(*tick.command)
             self._told = rests
         if self._lines.see(now, tick):
