@@ -49,24 +49,20 @@ def assess(
     if lost:
         return Assessment(
             Level.EMERGENCY,
-            f"{_list(lost)} failed for good and the robot must not act without it",
+            f"failed for good: {', '.join(lost)}; the robot must not act without",
             failed,
             (*actions, "Keep people informed that the robot stands still until then."),
         )
     if given_up:
-        return Assessment(Level.DEGRADED_ONLINE, f"{_list(sorted(given_up))} failed for good",
+        return Assessment(Level.DEGRADED_ONLINE, f"failed for good: {', '.join(sorted(given_up))}",
                           failed, actions)
     if recovering:
-        return Assessment(Level.DEGRADED_ONLINE, f"{_list(sorted(recovering))} is not working yet",
+        return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {', '.join(sorted(recovering))}",
                           failed, ("Wait: it is being brought back.",))
     if not reachable:
         return Assessment(Level.OFFLINE, "nothing outside the robot is reachable", (),
                           ("Check the robot's network; the brain works without it.",))
     return Assessment(Level.ONLINE, f"all {len(working)} roles work")
-
-
-def _list(names: Sequence[str]) -> str:
-    return " and ".join(names)
 
 
 class Ladder:

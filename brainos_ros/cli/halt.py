@@ -1,0 +1,22 @@
+"""`brainos halt`: stop the robot and keep it stopped."""
+
+import argparse
+import getpass
+
+from brainos_msgs.srv import Halt
+
+from brainos_ros.cli.client import add_arguments as add_common
+from brainos_ros.cli.client import brain
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="asked for on the command line")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with brain(args) as caller:
+        request = Halt.Request(reason=args.reason, requester=getpass.getuser())
+        reply = caller.call(Halt, "conscience/halt", request)
+    print(f"halted after {reply.latency_ms:.1f} ms; only a reset by an operator ends it")
+    return 0

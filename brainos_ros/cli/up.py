@@ -1,0 +1,246 @@
+"""`brainos up`: starts the watchdog, which starts everything else, and keeps it running.
+
+This process knows no ROS. It restarts a watchdog that ends or falls silent; the new one adopts the
+living nodes. If it is killed itself, the kernel ends its watchdog too and the nodes stay, for
+whoever runs `brainos up` next.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+from brainos_ros import robot_file
+from brainos_ros.errors import BrainError, ErrorCode
+
+SILENT_S = 1.0  # a watchdog that does not say WATCHDOG=1 for so long is killed
+START_S = 15.0  # … until it first did
+STOP_S = 25.0  # for the watchdog to take the nodes down
+AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
+LIVED_S = 5.0
+REFUSED = 2  # exit code of a watchdog that was given a wrong parameter
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("robot", help="a name in config/robots, or the path of a robot file")
+    parser.add_argument("--home", type=Path, help="state directory (default: ~/.ros/brainos/ROBOT)")
+    parser.add_argument("--namespace", default="", help="put every node under this namespace")
+    parser.add_argument("--composed", action="store_true",
+                        help="all nodes but the watchdog in one process")
+    parser.add_argument("--no-driver", action="store_true",
+                        help="do not start the robot file's driver")
+    parser.add_argument("--no-autostart", action="store_true",
+                        help="start the nodes, but leave them unconfigured")
+    parser.add_argument("--params-file", type=Path, action="append", default=[],
+                        help="ROS parameters that override the robot file's")
+    parser.add_argument("--driver-parameter", metavar="NAME:=VALUE", action="append", default=[])
+    parser.add_argument("--remap", metavar="FROM:=TO", action="append", default=[])
+    parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock")
+    parser.add_argument("--log-level", default="", help="debug, info, warn or error")
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop by itself then")
+
+
+def run(args: argparse.Namespace) -> int:
+    robot = robot_file.load(args.robot)
+    home = (args.home or robot.home()).expanduser().resolve()
+    for path in args.params_file:
+        if not path.is_file():
+            raise BrainError(f"--params-file {path}: no such file", ErrorCode.NOT_FOUND)
+    with _claim(home):
+        driver = None
+        if robot.driver and not args.no_driver:
+            driver = _start_driver(robot, robot.driver, home, args)
+        try:
+            return Upkeep(robot, _watchdog_command(robot, home, args), driver).run(args.duration)
+        finally:
+            if driver:
+                _end(driver, 3.0)
+
+
+def _claim(home: Path) -> IO[str]:
+    """Be the only one who keeps a brain up in this home; the lock ends with the process."""
+    path = home / "watchdog" / "up.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise BrainError(f"a brain is up in {home} already (pid {lock.read() or 'unknown'}); "
+                         "stop it, or give another --home", ErrorCode.ALREADY_EXISTS) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _watchdog_command(
+    robot: robot_file.Robot, home: Path, args: argparse.Namespace
+) -> list[str]:
+    command = robot_file.executable("brainos_ros", "watchdog")
+    if command is None:
+        raise BrainError("the watchdog is not installed; build and source brainos_ros",
+                         ErrorCode.NOT_FOUND)
+    return [
+        *command, *_ros_arguments(args),
+        "-p", f"robot:={robot.name}", "-p", f"robot_file:={robot.path.resolve()}",
+        "-p", f"home:={home}", "-p", f"composition:={_yaml(args.composed)}",
+        "-p", f"autostart:={_yaml(not args.no_autostart)}",
+        "-p", f"use_sim_time:={_yaml(args.use_sim_time)}",
+    ]
+
+
+def _ros_arguments(args: argparse.Namespace) -> list[str]:
+    given = ["--ros-args"]
+    if args.namespace:
+        given += ["-r", f"__ns:=/{args.namespace.strip('/')}"]
+    for rule in args.remap:
+        given += ["-r", rule]
+    for path in args.params_file:
+        given += ["--params-file", str(path.resolve())]
+    if args.log_level:
+        given += ["--log-level", args.log_level]
+    return given
+
+
+def _yaml(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _start_driver(
+    robot: robot_file.Robot, driver: robot_file.Driver, home: Path, args: argparse.Namespace
+) -> "subprocess.Popen[bytes]":
+    command = robot_file.executable(driver.package, driver.executable)
+    assert command, "the robot file was checked"
+    path = home / "watchdog" / "driver.yaml"
+    content = {**robot.shared_parameters(), "robot": robot.name, "home": str(home),
+               **driver.parameters}
+    path.write_text(yaml.safe_dump({"/**": {"ros__parameters": content}}))
+    overrides = [part for given in args.driver_parameter for part in ("-p", given)]
+    return _start([*command, *_ros_arguments(args), "--params-file", str(path), *overrides], {})
+
+
+def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own that the kernel kills when this one ends."""
+    libc = ctypes.CDLL(None)
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, start_new_session=True,
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
+
+
+def _end(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+    process.terminate()
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+class Upkeep:
+    """Keeps one watchdog running until told to stop. Speaks sd_notify(3) with it, like systemd."""
+
+    def __init__(
+        self, robot: robot_file.Robot, command: list[str],
+        driver: "subprocess.Popen[bytes] | None",
+    ) -> None:
+        self._robot, self._command, self._driver = robot, command, driver
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(f"\0brainos-up-{os.getpid()}")
+        self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stop = False
+        self._ready = False
+        self._began = time.monotonic()
+
+    def run(self, duration_s: float | None) -> int:
+        """Until SIGINT, SIGTERM or `duration_s`; returns the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask_to_stop)
+        until = self._began + duration_s if duration_s else float("inf")
+        lived = LIVED_S
+        while True:
+            if lived < LIVED_S:
+                self._wait([], time.monotonic() + AGAIN_S)
+            if self._stop or time.monotonic() >= until:
+                return 0
+            started = time.monotonic()
+            watchdog = _start(self._command, {
+                "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",
+                "WATCHDOG_USEC": str(int(SILENT_S * 1e6))})
+            how = self._watch(watchdog, until)
+            if how is None:
+                return _end(watchdog, STOP_S) and 1
+            lived = time.monotonic() - started
+            if watchdog.returncode == REFUSED:
+                return REFUSED
+            self._say(f"the watchdog {how}; starting it again, the nodes keep running")
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
+        os.write(self._woken, b".")
+
+    def _watch(self, watchdog: "subprocess.Popen[bytes]", until: float) -> str | None:
+        """What happened to the watchdog; None if it is to be stopped."""
+        pidfd = os.pidfd_open(watchdog.pid)
+        deadline = time.monotonic() + START_S
+        try:
+            while True:
+                expected = min(deadline, until)
+                ready = self._wait([pidfd], expected)
+                now = time.monotonic()
+                if self._stop or now >= until:
+                    return None
+                if pidfd in ready:
+                    code = watchdog.wait()
+                    return f"was killed by {signal.Signals(-code).name}" if code < 0 else (
+                        f"exited with code {code}")
+                this_stood_still = now >= expected + 0.5
+                if self._read() or this_stood_still:
+                    deadline = now + SILENT_S
+                elif now >= deadline:
+                    watchdog.kill()
+                    watchdog.wait()
+                    return "fell silent and was killed"
+                self._check_driver()
+        finally:
+            os.close(pidfd)
+
+    def _wait(self, pidfds: list[int], until: float) -> list[int]:
+        timeout = max(0.0, min(until - time.monotonic(), 1.0))
+        ready, _, _ = select.select([self._socket.fileno(), self._wake, *pidfds], [], [], timeout)
+        if self._wake in ready:
+            os.read(self._wake, 64)
+        return ready
+
+    def _read(self) -> bool:
+        """True if the watchdog said that it lives."""
+        alive = False
+        while True:
+            try:
+                lines = self._socket.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return alive
+            alive = alive or "WATCHDOG=1" in lines
+            if "READY=1" in lines and not self._ready:
+                self._ready = True
+                took = time.monotonic() - self._began
+                self._say(f"is up after {took:.1f} s; stop it with Ctrl-C")
+
+    def _check_driver(self) -> None:
+        if self._driver and self._driver.poll() is not None:
+            self._say(f"the driver ended with code {self._driver.returncode}")
+            self._driver = None
+
+    def _say(self, text: str) -> None:
+        print(f"[brainos] {self._robot.name}: {text}", flush=True)
