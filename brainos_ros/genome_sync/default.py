@@ -8,7 +8,7 @@ def default_genome() -> Genome:
     return Genome(
         {
             "driving": (
-                scalar("cruise_speed_mps", 0.8, 0.2, 1.5),
+                scalar("cruise_speed_mps", 1.2, 0.2, 1.5),
                 scalar("lookahead_m", 0.7, 0.3, 2.0),
                 scalar("turn_in_place_rad", 1.0, 0.3, 1.5),
             )
