@@ -24,7 +24,8 @@ from brainos_ros.conscience.separation import (
 MISSED_PERIODS = 3
 FAR_M = 1000.0
 FROZEN_MOVE = 0.1
-CREEP_MPS = 0.02
+CREEP_MPS = 0.1
+Command = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Periods:
 class Tick:
     """One decision of the gate; NaN where there was no request, +inf where nothing limits."""
 
-    requested: tuple[float, float]
-    command: tuple[float, float]
+    requested: Command
+    command: Command
     limit_mps: float
     person_m: float
     obstacle_m: float
@@ -233,58 +234,68 @@ class Gate:
         if scan is None:
             problem = (self._scan_problem or "no scan",)
             return Tick(asked, ZERO, 0.0, math.inf, 0.0, math.nan, problem)
-        return self._limited(now, asked, self._ramped(asked, elapsed), scan)
+        return self._limited(now, asked, scan, elapsed)
 
-    def _ramped(self, asked: tuple[float, float], elapsed: float) -> tuple[float, float]:
-        base = self.base
-        linear, angular = asked
-        scale = min(
-            1.0,
-            base.max_speed_mps / abs(linear) if linear else 1.0,
-            base.max_yaw_rate_radps / abs(angular) if angular else 1.0,
-        )
-        step = base.acceleration_mps2 * elapsed
-        return (
-            _rise(self._last[0], linear * scale, step),
-            _rise(self._last[1], angular * scale, step / base.footprint_radius_m),
-        )
-
-    def _limited(
-        self, now: float, asked: tuple[float, float], wanted: tuple[float, float], scan: Scan
-    ) -> Tick:
+    def _limited(self, now: float, asked: tuple[float, float], scan: Scan, elapsed: float) -> Tick:
         base, assumed, periods = self.base, self.assumed, self.periods
-        radius = base.footprint_radius_m
         sensor = max(periods.scan, now - self._scan_at)
         if self.expects_people:
             sensor = max(sensor, periods.people, now - self._people_at)
             if self._person_m is None:
-                self._person_m = person_separation(*self._pose[:2], radius, self._people)
+                self._person_m = person_separation(
+                    *self._pose[:2], base.footprint_radius_m, self._people)
         person = math.inf if self._person_m is None else self._person_m
         reaction = base.reaction_time_s(sensor, periods.gate)
         limit = speed_limit(person, assumed.person_speed_mps, reaction, base, assumed)
-        linear, angular = wanted
         if assumed.unrecognised_speed_mps > 0.0:
             obstacle = scan.nearest_m
+            limit = min(limit, speed_limit(
+                obstacle, assumed.unrecognised_speed_mps, reaction, base, assumed))
+            command = self._risen(self._scaled(self._within_base(asked), limit), elapsed)
         else:
-            obstacle = path_separation(scan, linear, angular, radius)
-        speed = assumed.unrecognised_speed_mps
-        near = speed_limit(obstacle, speed, reaction, base, assumed)
-        if near < CREEP_MPS and speed == 0.0 and angular:
-            linear, near = 0.0, math.inf
-        limit = min(limit, near)
-        total = abs(linear) + abs(angular) * radius
-        if total > limit:
-            linear, angular = linear * (limit / total), angular * (limit / total)
-        causes = self._refused(linear, angular, person, obstacle)
-        command = ZERO if causes else (linear, angular)
-        return Tick(asked, command, limit, person, obstacle, reaction, causes)
+            target = self._scaled(self._within_base(asked), limit)
+            target, near, obstacle = self._clear(scan, target, reaction)
+            command = self._risen(target, elapsed)
+            if command != target:
+                command, nearer, _ = self._clear(scan, command, reaction)
+                near = min(near, nearer)
+            limit = min(limit, near)
+        causes = self._refused(command, person, obstacle)
+        return Tick(asked, ZERO if causes else command, limit, person, obstacle, reaction, causes)
 
-    def _refused(
-        self, linear: float, angular: float, person: float, obstacle: float
-    ) -> tuple[str, ...]:
+    def _within_base(self, asked: Command) -> Command:
+        base, (linear, angular) = self.base, asked
+        scale = min(1.0, base.max_speed_mps / max(abs(linear), 1e-9),
+                    base.max_yaw_rate_radps / max(abs(angular), 1e-9))
+        return linear * scale, angular * scale
+
+    def _scaled(self, wanted: Command, limit: float) -> Command:
+        """Along the same curve, |v| + |w| r at the limit [m/s] or below."""
+        linear, angular = wanted
+        total = abs(linear) + abs(angular) * self.base.footprint_radius_m
+        return wanted if total <= limit else (linear * limit / total, angular * limit / total)
+
+    def _clear(self, scan: Scan, wanted: Command, reaction: float) -> tuple[Command, float, float]:
+        """(command, its limit [m/s], way ahead [m]) among things that stand still.
+
+        What could only creep along its curve turns on the spot instead, so that a base in front
+        of a wall gets away from it.
+        """
+        way = path_separation(scan, *wanted, self.base.footprint_radius_m)
+        limit = speed_limit(way, 0.0, reaction, self.base, self.assumed)
+        if limit < CREEP_MPS and wanted[1]:
+            return (0.0, wanted[1]), math.inf, way
+        return self._scaled(wanted, limit), limit, way
+
+    def _risen(self, target: Command, elapsed: float) -> Command:
+        step = self.base.acceleration_mps2 * elapsed
+        return (_rise(self._last[0], target[0], step),
+                _rise(self._last[1], target[1], step / self.base.footprint_radius_m))
+
+    def _refused(self, command: Command, person: float, obstacle: float) -> tuple[str, ...]:
         inputs = {
-            "linear_mps": linear,
-            "angular_radps": angular,
+            "linear_mps": command[0],
+            "angular_radps": command[1],
             "person_separation_m": min(person, FAR_M),
             "obstacle_separation_m": min(obstacle, FAR_M),
         }

@@ -8,6 +8,8 @@ from typing import Any
 from brainos_ros.conscience.circuit import judge
 from brainos_ros.conscience.rules import Level, RuleSet, parse
 
+NO_RULE = ("Not evaluated:", "The inputs take", "The rules took too long")
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -36,8 +38,8 @@ def replay(events: Iterable[tuple[int, str, Mapping[str, Any]]],
            shadow: RuleSet | None = None) -> Report:
     """Judges each recorded evaluation again; `events` are (sequence, kind, body) of the stream.
 
-    With `shadow` the question is what those rules would have decided. Verdicts that came from
-    no rule (the robot held, a name refused, the ledger full) are judged by the same function.
+    With `shadow` the question is what those rules would have decided. What no rule decided (a
+    name that is none, inputs too long, a time-out) is counted and left as it was.
     """
     report = Report()
     report.differences = tuple(_differences(events, shadow, report))
@@ -59,7 +61,7 @@ def _differences(events: Iterable[tuple[int, str, Mapping[str, Any]]], shadow: R
             report.unknown += 1
             continue
         report.verdicts += 1
-        if body["reason"].startswith(("Not evaluated:", "The inputs take")):
+        if body["reason"].startswith(NO_RULE):
             continue
         verdict = judge(rules, body["action"], json.loads(body["inputs"]), body["hold"])
         recorded = Level[body["level"]]

@@ -164,7 +164,7 @@ class RuleSet:
         Every input is checked before any rule runs: a missing, unknown, infinite or wrongly
         typed one is refused and named.
         """
-        started = time.monotonic()
+        started = time.thread_time()
         try:
             plan = self._plan(action)
             if not plan.rules:
@@ -175,7 +175,7 @@ class RuleSet:
             verdict = _decide(plan.rules, values, action)
         except Exception as error:
             return Verdict(Level.CRITICAL, f"The rules could not be evaluated: {_short(error)}.")
-        if time.monotonic() - started > TIME_LIMIT_S:
+        if time.thread_time() - started > TIME_LIMIT_S:
             return Verdict(Level.CRITICAL, "The rules took too long.", verdict.rules)
         return verdict
 
