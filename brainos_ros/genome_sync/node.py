@@ -5,7 +5,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,10 +18,11 @@ from brainos_ros.genome_sync.default import default_genome
 from brainos_ros.genome_sync.evolution import evolve
 from brainos_ros.genome_sync.fleet import Register, read_key, read_members
 from brainos_ros.genome_sync.lineage import Entry, Lineage
-from brainos_ros.genome_sync.packet import Fleet, Packet, Request, load_identity
+from brainos_ros.genome_sync.packet import Fleet, Packet, load_identity
 from brainos_ros.genome_sync.worker import Worker
+from brainos_ros.ros import genome_messages as messages
 from brainos_ros.ros import qos
-from brainos_ros.ros.conversions import dict_to_attributes, ns_to_time, time_to_ns
+from brainos_ros.ros.conversions import dict_to_attributes, ns_to_time
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -76,7 +78,7 @@ class GenomeSyncNode(BrainNode):
         self.door(srv.Rollback, "genome_sync/rollback", self._rollback)
         self.door(srv.SyncGenome, "genome_sync/sync", self._sync)
         if self._register:
-            self._open_fleet_topics()
+            self._open_fleet_topics(self._register)
         self._side = Side(self, srv.Evolve, "genome_sync/evolve", self._evolve)
 
     def deactivate(self) -> None:
@@ -115,15 +117,8 @@ class GenomeSyncNode(BrainNode):
     # ---------------------------------------------------------------- doors
 
     def _generation(self, entry: Entry) -> msg.GenomeGeneration:
-        return msg.GenomeGeneration(
-            genome_hash=entry.genome_hash,
-            generation=entry.generation,
-            fitness_score=entry.fitness_score,
-            stamp=ns_to_time(entry.stamp),
-            origin=entry.origin,
-            active=entry is self._lineage.active,
-            barred=entry.genome_hash in self._lineage.barred,
-        )
+        active, barred = self._lineage.active, self._lineage.barred
+        return messages.generation_to(entry, entry is active, entry.genome_hash in barred)
 
     def _get_status(self, request: Any, response: Any) -> Any:
         with self._lock:
@@ -164,16 +159,7 @@ class GenomeSyncNode(BrainNode):
                 ErrorCode.UNAVAILABLE,
             )
         asked = self._register.ask(self._lineage.active.genome_hash)
-        self._requests.publish(
-            msg.GenomeSyncRequest(
-                request_id=asked.request_id,
-                node_id=asked.node_id,
-                genome_hash=asked.genome_hash,
-                since=ns_to_time(asked.since),
-                mac=asked.mac,
-                signature=asked.signature,
-            )
-        )
+        self._requests.publish(messages.request_to(asked))
         response.peers = len(self._register.peers)
         response.rejected = self._register.rejected
         response.generation = self._generation(self._lineage.active)
@@ -245,27 +231,28 @@ class GenomeSyncNode(BrainNode):
         keys[robot] = identity.public_key().public_bytes_raw()
         return Register(Fleet(key, identity, keys), robot)
 
-    def _open_fleet_topics(self) -> None:
+    def _open_fleet_topics(self, register: Register) -> None:
+        on_packet = partial(self._on_packet, register)
+        on_request = partial(self._on_request, register)
         latched = qos.fleet_state(self.settings["fleet_size"])
         self._updates = self.create_publisher(msg.GenomePacket, UPDATED, qos.STATE)
         self._requests = self.create_publisher(msg.GenomeSyncRequest, REQUESTED, qos.EVENT)
         self._deltas = self.create_publisher(msg.GenomePacket, DELTA, qos.EVENT)
-        self.create_subscription(msg.GenomePacket, UPDATED, self._on_packet, latched)
-        self.create_subscription(msg.GenomePacket, DELTA, self._on_packet, qos.EVENT)
-        self.create_subscription(msg.GenomeSyncRequest, REQUESTED, self._on_request, qos.EVENT)
+        self.create_subscription(msg.GenomePacket, UPDATED, on_packet, latched)
+        self.create_subscription(msg.GenomePacket, DELTA, on_packet, qos.EVENT)
+        self.create_subscription(msg.GenomeSyncRequest, REQUESTED, on_request, qos.EVENT)
 
-    def _packet(self) -> msg.GenomePacket:
-        assert self._register
+    def _packet(self, register: Register) -> msg.GenomePacket:
         with self._lock:
             entry, genome = self._lineage.active, self._lineage.genome
             counter = self._counter + 1
             self.record("genome", {"counter": counter, "published": entry.genome_hash})
             self.ledger.sync()
             self._counter = counter
-        signed = self._register.fleet.sign(
+        signed = register.fleet.sign(
             Packet(
                 str(uuid4()),
-                self._register.robot,
+                register.robot,
                 "",
                 entry.genome_hash,
                 genome.encode(),
@@ -277,41 +264,25 @@ class GenomeSyncNode(BrainNode):
                 self.settings["platform"],
             )
         )
-        return msg.GenomePacket(
-            **{name: getattr(signed, name) for name in Packet.__slots__ if name != "evolved_since"},
-            evolved_since=ns_to_time(signed.evolved_since),
-        )
+        return messages.packet_to(signed)
 
     def _announce(self) -> None:
         if self._register:
-            self._updates.publish(self._packet())
+            self._updates.publish(self._packet(self._register))
 
-    def _on_packet(self, message: msg.GenomePacket) -> None:
-        assert self._register
-        values = {name: getattr(message, name) for name in Packet.__slots__}
-        for name in ("payload", "mac", "signature"):
-            values[name] = bytes(values[name])
-        values["evolved_since"] = time_to_ns(message.evolved_since)
+    def _on_packet(self, register: Register, message: msg.GenomePacket) -> None:
+        self._take(lambda: register.receive(messages.packet_from(message), self._now()))
+
+    def _on_request(self, register: Register, message: msg.GenomeSyncRequest) -> None:
+        if self._take(lambda: register.wants(messages.request_from(message))):
+            self._deltas.publish(self._packet(register))
+
+    def _take(self, look: Callable[[], bool]) -> bool:
         try:
-            self._register.receive(Packet(**values), self._now())
+            return look()
         except BrainError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
-
-    def _on_request(self, message: msg.GenomeSyncRequest) -> None:
-        assert self._register
-        request = Request(
-            message.request_id,
-            message.node_id,
-            message.genome_hash,
-            time_to_ns(message.since),
-            bytes(message.mac),
-            bytes(message.signature),
-        )
-        try:
-            if self._register.wants(request):
-                self._deltas.publish(self._packet())
-        except BrainError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            return False
 
 
 def main() -> None:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 from brainos_msgs import msg
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, PoseStamped, PoseWithCovariance, Quaternion, Vector3
 from std_msgs.msg import ColorRGBA
-from visualization_msgs.msg import Marker
+from visualization_msgs.msg import Marker, MarkerArray
 
 from brainos_ros.ros.conversions import (
     attributes_to_dict,
@@ -17,6 +18,7 @@ from brainos_ros.ros.conversions import (
     time_to_ns,
 )
 from brainos_ros.world_model.entities import Entity, Observation, Pose, Relation
+from brainos_ros.world_model.world import Snapshot, World
 
 SECOND = 1_000_000_000
 COLOURS = {
@@ -98,6 +100,38 @@ def relation_to(relation: Relation) -> msg.Relation:
 def counts_to(counts: Mapping[str, int]) -> list[msg.TypeCount]:
     """Counts by type as messages."""
     return [msg.TypeCount(type=name, count=count) for name, count in counts.items()]
+
+
+def state_to(
+    world: World, robot: Entity | None, nearest_m: float, people: int, now: int
+) -> msg.WorldState:
+    """The latched summary of the world."""
+    return msg.WorldState(
+        stamp=ns_to_time(now),
+        version=world.version,
+        total_entities=len(world.entities),
+        entities_by_type=counts_to(world.count()),
+        robot_pose=stamped(robot) if robot else PoseStamped(),
+        nearest_obstacle_m=nearest_m,
+        people=people,
+    )
+
+
+def fill_snapshot(response: Any, snapshot: Snapshot, now: int) -> None:
+    """Put a snapshot into a GetSnapshot response."""
+    response.snapshot_id, response.stamp = str(uuid4()), ns_to_time(now)
+    response.version, response.total_entities = snapshot.version, snapshot.total_entities
+    response.entities_by_type = counts_to(snapshot.entities_by_type)
+    response.entities = list(map(entity_to, snapshot.entities))
+    response.relations = list(map(relation_to, snapshot.relations))
+    response.removed = snapshot.removed
+
+
+def draw(world: World, before: set[str]) -> tuple[MarkerArray, set[str]]:
+    """Markers of all that is somewhere, the end of those drawn `before`, and what is drawn now."""
+    shown = {key: entity for key, entity in world.entities.items() if entity.where}
+    ended = [Marker(ns=key, action=Marker.DELETE) for key in sorted(before - shown.keys())]
+    return MarkerArray(markers=[*ended, *map(marker_of, shown.values())]), set(shown)
 
 
 def marker_of(entity: Entity) -> Marker:

@@ -4,16 +4,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
-from uuid import uuid4
 
 from action_msgs.msg import GoalStatus, GoalStatusArray
 from brainos_msgs import msg, srv
-from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import qos_profile_action_status_default
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import LaserScan
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ros import qos
@@ -198,12 +196,7 @@ class WorldModelNode(BrainNode):
     def _snapshot(self, request: Any, response: Any) -> Any:
         now = self._fresh()
         snapshot = self._journal.world.snapshot(request.entity_types, request.since_version)
-        response.snapshot_id, response.stamp = str(uuid4()), ns_to_time(now)
-        response.version, response.total_entities = snapshot.version, snapshot.total_entities
-        response.entities_by_type = messages.counts_to(snapshot.entities_by_type)
-        response.entities = list(map(messages.entity_to, snapshot.entities))
-        response.relations = list(map(messages.relation_to, snapshot.relations))
-        response.removed = snapshot.removed
+        messages.fill_snapshot(response, snapshot, now)
         response.active_decisions = self._goals
         try:
             if self._approvals.service_is_ready():
@@ -291,31 +284,12 @@ class WorldModelNode(BrainNode):
         if content != self._published:
             self._published = content
             robot = world.entities.get(self.settings["robot"])
-            self._state.publish(
-                msg.WorldState(
-                    stamp=ns_to_time(now),
-                    version=world.version,
-                    total_entities=len(world.entities),
-                    entities_by_type=messages.counts_to(world.count()),
-                    robot_pose=messages.stamped(robot) if robot else PoseStamped(),
-                    nearest_obstacle_m=self._nearest,
-                    people=self._people,
-                )
-            )
+            self._state.publish(messages.state_to(world, robot, self._nearest, self._people, now))
         due = world.version != self._drawn and now - self._drawn_at >= MARKER_PERIOD_NS
         if due and self._markers.get_subscription_count():
             self._drawn, self._drawn_at = world.version, now
-            self._markers.publish(MarkerArray(markers=self._draw()))
-
-    def _draw(self) -> list[Marker]:
-        shown = {
-            key: entity for key, entity in self._journal.world.entities.items() if entity.where
-        }
-        gone = self._drawn_ids - shown.keys()
-        self._drawn_ids = set(shown)
-        return [Marker(ns=key, action=Marker.DELETE) for key in sorted(gone)] + [
-            messages.marker_of(entity) for entity in shown.values()
-        ]
+            array, self._drawn_ids = messages.draw(world, self._drawn_ids)
+            self._markers.publish(array)
 
 
 def main() -> None:
