@@ -8,10 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import frames
 from brainos_ros.ledger.kinds import NAMES
-from brainos_ros.ledger.layout import PRUNED, find
-from brainos_ros.ledger.log import Record, frames_from, load, to_record
+from brainos_ros.ledger.layout import PRUNED, Layout, find
+from brainos_ros.ledger.log import LogReader, Record, frames_from, load, to_record
 from brainos_ros.ledger.merkle import leaf_hash
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -119,6 +120,33 @@ def text_of(record: Record) -> str:
     if operation.target:
         return f"{operation.path} -> {operation.target}"
     return operation.path if record.kind == "delete" else f"{operation.path}: {body}"
+
+
+def indexed(layout: Layout) -> int:
+    """About how many records there are, from the offsets that are stored."""
+    return layout.offsets.stat().st_size // 4 if layout.offsets.exists() else 0
+
+
+def view(path: Path, name: str) -> bytes:
+    """The body at the path `name`, beside a writer: as it was a moment ago.
+
+    Raises BrainError (NOT_FOUND).
+    """
+    from brainos_ros.ledger.paths import Paths
+
+    layout = find(Path(path))
+    live = None
+    if layout.paths.exists():
+        paths = Paths(layout.paths, writable=False)
+        live = paths.get(name)
+        paths.close()
+    if live is None:
+        raise BrainError(f"nothing is live at path '{name}'", ErrorCode.NOT_FOUND)
+    reader = LogReader(layout)
+    try:
+        return reader.record(live.sequence).body
+    finally:
+        reader.close()
 
 
 def iso_time(time_ns: int) -> str:

@@ -4,6 +4,7 @@ derived, and nothing else.
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +15,10 @@ from brainos_ros.ledger import disk, erasure, rotation
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, find
 from brainos_ros.ledger.log import LogReader, to_record
-from brainos_ros.ledger.notes import Checkpoint
+from brainos_ros.ledger.manifest import pack_manifest
+from brainos_ros.ledger.notes import Checkpoint, SigningKey
 from brainos_ros.ledger.opening import take_lock
+from brainos_ros.ledger.proof import latest_head
 from brainos_ros.ledger.recovery import rebuild_tiles
 from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.verify import Audit, Report, is_locked
@@ -55,15 +58,25 @@ DERIVED = ("leaf-count", "manifest-against-head", "index-coverage")
 
 
 class Doctor:
-    """Examines the stream in the directory `path`. Raises BrainError (NOT_FOUND)."""
+    """Examines the stream in the directory `path`. Raises BrainError (NOT_FOUND).
 
-    def __init__(self, path: Path, kept: Checkpoint | None = None) -> None:
+    A head `kept` elsewhere is held against it; `progress` is called as in `Audit`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kept: Checkpoint | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         self._layout = find(Path(path))
         self._kept = kept
+        self._progress = progress
 
     def examine(self) -> Diagnosis:
         """Check every invariant; changes nothing. Raises OSError."""
-        audit = Audit(self._layout, self._kept).run()
+        audit = Audit(self._layout, self._kept, self._progress, derived=True).run()
+        self._check_key(audit)
         walk, size = audit.walk, audit.size
         figures = {
             "chain-continuity": f"{audit.seals} seals linked",
@@ -85,7 +98,7 @@ class Doctor:
             "canonical-layout": self._layout_is_canonical,
             "leaf-count": lambda: self._tiles_match(audit),
             "manifest-against-head": lambda: self._manifest_matches(audit),
-            "index-coverage": lambda: self._index_matches(size),
+            "index-coverage": lambda: self._index_matches(audit),
             "writer-lock": self._lock_is_sound,
             "exports-excluded": self._no_exports,
         }.items():
@@ -118,6 +131,19 @@ class Doctor:
             remedy = "see the invariants that failed" if failed else ""
         return Diagnosis(state, checks, report, remedy, [])
 
+    def _check_key(self, audit: Audit) -> None:
+        """The private key, where it is there, must be the one that signs."""
+        try:
+            key = SigningKey.parse(self._layout.key.read_bytes()).public
+        except FileNotFoundError:
+            return
+        except Damage as damage:
+            audit.problems.append(("head-signature", str(damage)))
+            return
+        if not audit.keys or str(audit.keys[-1][1]) != str(key):
+            text = "the private key is not the one that signs this stream: it was replaced"
+            audit.problems.append(("head-signature", text))
+
     def _layout_is_canonical(self) -> tuple[str, str]:
         known = {"lock", "key", "keys.json", "checkpoints", "log", "torn", "tiles", "offsets"}
         known |= {"manifest.json", "frozen", "erasing", "key.next"}
@@ -149,39 +175,47 @@ class Doctor:
         tiles = Tiles(self._layout)
         try:
             head = audit.checkpoints[-1].size if audit.checkpoints else 0
-            mountain = tiles.mountain(head)
+            tiles.mountain(head)
             leaves = os.stat(self._layout.tiles / "0").st_size // 32
         except FileNotFoundError:
             return FAIL, "the stored nodes are missing"
         finally:
             tiles.close()
-        if head and mountain.root() != audit.checkpoints[-1].root:
-            return FAIL, "the stored nodes do not lead to the head's root"
-        if leaves < head:
-            return FAIL, f"{leaves} leaves are stored, the head is over {head}"
+        stale = [name for name in audit.stale if name != "offsets"]
+        if stale:
+            return FAIL, f"'{stale[0]}' is not what the log says"
         return PASS, f"{leaves} leaves stored for {audit.size} records"
 
     def _manifest_matches(self, audit: Audit) -> tuple[str, str]:
-        try:
-            manifest = json.loads(self._layout.manifest.read_bytes())
-        except FileNotFoundError:
+        layout = self._layout
+        if layout.keys.exists() and layout.keys.read_bytes() != rotation.pack(audit.key_history):
+            return FAIL, "'keys.json' is not what the log says"
+        if not layout.manifest.exists():
             return SKIP, "never consolidated: there is no manifest"
-        head = Checkpoint.parse(manifest["checkpoint"])
-        same = [each for each in audit.checkpoints if each.size == head.size]
-        if not same or same[-1].root != head.root:
-            return FAIL, f"the manifest's head over {head.size} records is not one of the stream"
-        if manifest["records"] != head.size or manifest["keys"] != rotation.history(self._layout):
-            return FAIL, "the manifest contradicts its own head or the stream's keys"
-        return PASS, f"the manifest's head over {head.size} records is the stream's"
+        data = layout.manifest.read_bytes()
+        told = json.loads(data)
+        heads = [each for each in audit.checkpoints if each.size == told["records"]]
+        firsts = {f"{segment.first:016d}" for segment in layout.segments()}
+        if not heads:
+            return FAIL, f"no head over the manifest's {told['records']} records is kept"
+        keys = told["keys"]
+        good = (
+            keys == audit.key_history[: len(keys)]
+            and {name.partition(".")[0] for name in told["segments"]} <= firsts
+        )
+        if not good or pack_manifest(layout, heads[-1], keys, told["segments"]) != data:
+            return FAIL, "the manifest is not what its head says"
+        return PASS, f"the manifest's head over {told['records']} records is the stream's"
 
-    def _index_matches(self, size: int) -> tuple[str, str]:
-        try:
-            stored = os.stat(self._layout.offsets).st_size // 4
-        except FileNotFoundError:
+    def _index_matches(self, audit: Audit) -> tuple[str, str]:
+        if not self._layout.offsets.exists():
             return FAIL, "the offsets are missing"
-        behind = size - stored
-        if behind > 0 and not is_locked(self._layout):
-            return FAIL, f"{behind} records have no offset"
+        stored = self._layout.offsets.stat().st_size // 4
+        if "offsets" in audit.stale:
+            return FAIL, "'offsets' is not what the log says"
+        head = audit.checkpoints[-1].size if audit.checkpoints else 0
+        if stored < head:
+            return FAIL, f"{head - stored} records have no offset"
         if not self._layout.paths.exists():
             return PASS, f"{stored} offsets; no path was put, or its index is not built yet"
         return self._paths_match(stored)
@@ -237,12 +271,12 @@ class Doctor:
 
     def _repair(self) -> list[str]:
         repaired = []
-        audit = Audit(self._layout, self._kept).run()
+        audit = Audit(self._layout, self._kept, self._progress).run()
         erased = set(audit.walk.erased)
         if audit.purged - erased:
             count = erasure.redo(self._layout, audit.purged, erased)
             repaired.append(f"erased {count} records that were purged")
-            audit = Audit(self._layout, self._kept).run()
+            audit = Audit(self._layout, self._kept, self._progress).run()
         if audit.problems and not (audit.torn and len(audit.problems) == 1):
             return repaired
         before = {check.name: check.verdict for check in self.examine().checks}
@@ -251,7 +285,8 @@ class Doctor:
             repaired.append("rebuilt tiles, offsets and the index of paths")
         if before["manifest-against-head"] == FAIL:
             disk.remove_file(self._layout.manifest)
-            repaired.append("removed the manifest; consolidate writes it anew")
+            rotation.keep_history(self._layout, audit.key_history)
+            repaired.append("wrote keys.json; removed the manifest, which consolidate writes anew")
         if self._layout.frozen.exists():
             disk.remove_file(self._layout.frozen)
             repaired.append("opened the frozen stream: everything verifies")
@@ -259,8 +294,6 @@ class Doctor:
 
     def _rebuild(self) -> None:
         layout = self._layout
-        disk.remove_file(layout.keys)
-        rotation.keep_history(layout, rotation.history(layout))
         for suffix in ("", "-wal", "-shm"):
             disk.remove_file(layout.paths.with_name(layout.paths.name + suffix))
         segments = layout.segments()
@@ -278,8 +311,6 @@ class Doctor:
 
 def state(path: Path) -> dict[str, object]:
     """What is quickly known of a stream: state, size and head, without verifying it."""
-    from brainos_ros.ledger.proof import latest_head
-
     layout = find(Path(path))
     frozen = layout.freeze_reason()
     head: Checkpoint | None = None

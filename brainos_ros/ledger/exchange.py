@@ -1,11 +1,11 @@
 """Export of a whole stream as one file, and import of another's records with their proof."""
 
 import io
-import json
 import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,11 +38,12 @@ class Imported(NamedTuple):
     unchanged: int
 
 
-def export(path: Path, target: Path) -> Checkpoint:
+def export(path: Path, target: Path) -> tuple[Checkpoint, str]:
     """Write the stream in `path`, up to its newest head, as one tar file.
 
     The bytes depend on the records and the head alone: not on the machine, the time, or whether
-    segments are compressed. No key, lock or derived file is in it. Returns the head.
+    segments are compressed. No key, lock or derived file is in it. Returns the head, and the
+    SHA-256 of the file in hex.
 
     Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream; UNAVAILABLE
     where segments were pruned), OSError; then nothing is left at `target`.
@@ -69,12 +70,12 @@ def export(path: Path, target: Path) -> Checkpoint:
     file.close()
     disk.replace(fresh, target)
     disk.sync_directory(target.parent)
-    return head
+    return head, file.digest.hexdigest()
 
 
 def _members(layout: Layout, head: Checkpoint) -> Iterator[tuple[str, bytes]]:
     yield "checkpoints", pack_checkpoint(head)
-    yield "keys.json", json.dumps(rotation.history(layout), indent=1).encode() + b"\n"
+    yield "keys.json", rotation.pack(rotation.history(layout))
     for segment in layout.segments():
         if segment.first >= head.size:
             break
@@ -104,8 +105,10 @@ class _DiskFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self._fd = disk.open_file(path, disk.CREATE, 0o644)
         self._offset = 0
+        self.digest = sha256()
 
     def write(self, data: Any) -> int:
+        self.digest.update(data)
         disk.write_all(self._fd, bytes(data), self._offset)
         self._offset += len(data)
         return len(data)

@@ -1,9 +1,8 @@
 """Consolidate and prune: less on the robot's disk, and every proof still good."""
 
-import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames, kinds, rotation
@@ -11,6 +10,7 @@ from brainos_ros.ledger.archive import compress
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load
+from brainos_ros.ledger.manifest import pack_manifest
 from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint, read_checkpoints
 from brainos_ros.ledger.stream import Stream
 from brainos_ros.ledger.verify import Audit
@@ -51,7 +51,9 @@ def consolidate(stream: Stream) -> Consolidated:
         _compress(layout, segment)
     ends = {segment.first for segment in segments}
     stream.rewrite_checkpoints(lambda data: thin(data, ends))
-    _publish(layout, checkpoint)
+    names = [segment.path.name for segment in layout.segments()]
+    manifest = pack_manifest(layout, checkpoint, rotation.history(layout), names)
+    disk.replace_file(layout.manifest, manifest)
     return Consolidated(checkpoint, len(sealed), before, _bytes(layout.segments()))
 
 
@@ -81,18 +83,6 @@ def thin(data: bytes, ends: set[int]) -> bytes:
         keep.add(max((i for i, each in enumerate(checkpoints) if each.size <= end), default=0))
     keep |= {i for i, each in enumerate(checkpoints) if each.note.count("\n— ") > 1}
     return b"".join(pack_checkpoint(checkpoints[i]) for i in sorted(keep))
-
-
-def _publish(layout: Layout, checkpoint: Checkpoint) -> None:
-    manifest: dict[str, Any] = {
-        "format": 1,
-        "stream": layout.path.name,
-        "records": checkpoint.size,
-        "checkpoint": checkpoint.note,
-        "keys": rotation.history(layout),
-        "segments": [segment.path.name for segment in layout.segments()],
-    }
-    disk.replace_file(layout.manifest, json.dumps(manifest, indent=1).encode() + b"\n")
 
 
 def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:

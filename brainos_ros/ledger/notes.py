@@ -37,7 +37,7 @@ class PublicKey:
         if len(raw) != 33 or raw[:1] != _ED25519:
             raise ValueError(f"'{text.strip()}' is not an Ed25519 verifier key")
         key = cls(parts[0], raw[1:])
-        if key.id.hex() != parts[1]:
+        if str(key) != text.strip():
             raise ValueError(f"the key id of '{text.strip()}' does not belong to the key")
         return key
 
@@ -84,7 +84,10 @@ class SigningKey:
             raise Damage("the key file does not hold a name and a key") from None
         if len(raw) != 32:
             raise Damage("the key file does not hold 32 bytes of key")
-        return cls(name, raw)
+        key = cls(name, raw)
+        if key.pack() != data:
+            raise Damage("the key file is not in its canonical form")
+        return key
 
 
 class Checkpoint(NamedTuple):
@@ -122,20 +125,28 @@ class Checkpoint(NamedTuple):
             raise Damage("a checkpoint is not in its canonical form")
         return checkpoint
 
-    def signed_by(self, key: PublicKey) -> bool:
-        """Whether one of the signatures is the key's, and good."""
-        text, _, signatures = self.note.partition("\n\n")
-        for line in signatures.splitlines():
+    def signatures(self) -> list[tuple[str, bytes, bytes]]:
+        """Name, key id and signature of each signature line. Raises Damage."""
+        found = []
+        for line in self.note.partition("\n\n")[2].splitlines():
             name, _, encoded = line.removeprefix("— ").rpartition(" ")
             try:
                 raw = b64decode(encoded, validate=True)
             except ValueError:
-                continue
-            if name == key.name and raw[:4] == key.id:
-                return b64encode(raw).decode() == encoded and key.verify(
-                    raw[4:], text.encode() + b"\n"
-                )
-        return False
+                raw = b""
+            if len(raw) != 68 or f"— {name} {b64encode(raw).decode()}" != line:
+                raise Damage("a checkpoint has a malformed signature", "head-signature")
+            found.append((name, raw[:4], raw[4:]))
+        return found
+
+    def signed_by(self, key: PublicKey) -> bool:
+        """Whether one of the signatures is the key's, and good. Raises Damage."""
+        text = self.note.partition("\n\n")[0].encode() + b"\n"
+        return any(
+            key.verify(signature, text)
+            for name, key_id, signature in self.signatures()
+            if (name, key_id) == (key.name, key.id)
+        )
 
 
 def checkpoint_text(origin: str, size: int, root: bytes, seal: bytes) -> str:

@@ -25,8 +25,7 @@ def take_lock(layout: Layout) -> int:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
         disk.close(fd)
         raise BrainError(
-            f"stream '{layout.path.name}' is being written by process {holder}; "
-            "stop it, or ask it",
+            f"stream '{layout.path.name}' is being written by process {holder}; stop it, or ask it",
             ErrorCode.UNAVAILABLE,
         ) from None
     except BaseException:

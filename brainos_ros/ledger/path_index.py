@@ -30,9 +30,11 @@ class PathIndex:
         import sqlite3
 
         try:
-            if self._load().applied > size:
-                self.drop()
+            ahead = self._load(0).applied > size
+            self.close()
         except sqlite3.Error:
+            ahead = True
+        if ahead:
             self.drop()
 
     def ask(self, size: int, question: "Callable[[Paths], T]") -> T:
@@ -91,7 +93,7 @@ class PathIndex:
             self._paths.close()
             self._paths = None
 
-    def _load(self, size: int = 0) -> "Paths":
+    def _load(self, size: int) -> "Paths":
         from brainos_ros.ledger.paths import Paths
 
         if self._paths is None:

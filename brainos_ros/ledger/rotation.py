@@ -42,7 +42,12 @@ def entry(payload: bytes) -> dict[str, str]:
 
 def keep_history(layout: Layout, entries: list[dict[str, str]]) -> None:
     """Write `keys.json`. Raises OSError."""
-    disk.replace_file(layout.keys, json.dumps(entries, indent=1).encode() + b"\n")
+    disk.replace_file(layout.keys, pack(entries))
+
+
+def pack(entries: list[dict[str, str]]) -> bytes:
+    """The bytes of `keys.json`."""
+    return json.dumps(entries, indent=1).encode() + b"\n"
 
 
 def keep_next(layout: Layout, key: SigningKey) -> None:

@@ -192,13 +192,13 @@ class Stream(Writer):
 
     def _operate(self, kind: int, operation: Operation, durable: bool) -> int:
         with self._lock:
-            live = self._paths.ask(self.size, lambda paths: paths.get(operation.path))
+            live = self._live(operation.path)
             if kind in (kinds.PUT, kinds.IMPORT):
                 if live and live.digest == sha256(operation.body).digest():
                     return live.sequence
             elif not live:
                 raise BrainError(f"nothing is live at path '{operation.path}'", ErrorCode.NOT_FOUND)
-            if kind == kinds.MOVE and self._paths.ask(self.size, lambda paths: paths.get(operation.target)):
+            if kind == kinds.MOVE and self._live(operation.target):
                 raise BrainError(
                     f"target '{operation.target}' is live already; delete it first",
                     ErrorCode.ALREADY_EXISTS,
@@ -208,6 +208,9 @@ class Stream(Writer):
         if durable:
             self.sync()
         return sequence
+
+    def _live(self, path: str) -> "Live | None":
+        return self._paths.ask(self.size, lambda paths: paths.get(path))
 
     # Erasing
 
@@ -305,7 +308,7 @@ class Stream(Writer):
     def view(self, path: str) -> bytes:
         """The body that is live at `path`. Raises BrainError (NOT_FOUND, UNAVAILABLE)."""
         with self._lock:
-            live = self._paths.ask(self.size, lambda paths: paths.get(path))
+            live = self._live(path)
             if not live:
                 raise BrainError(f"nothing is live at path '{path}'", ErrorCode.NOT_FOUND)
             return self.read(live.sequence).body

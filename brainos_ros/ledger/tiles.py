@@ -35,13 +35,26 @@ class Tiles:
         """`count` hashes of `level` from `start` on. Raises Damage where they are not there."""
         if not count:
             return b""
-        try:
-            data = os.pread(self._level(level), count * HASH_SIZE, start * HASH_SIZE)
-        except FileNotFoundError:
-            data = b""
+        data = self.stored(level, start, count)
         if len(data) != count * HASH_SIZE:
             raise Damage(f"tiles/{level} ends before node {start + count}")
         return data
+
+    def stored(self, level: int, start: int, count: int) -> bytes:
+        """As `run`, but as far as they are there."""
+        try:
+            return os.pread(self._level(level), count * HASH_SIZE, start * HASH_SIZE)
+        except FileNotFoundError:
+            return b""
+
+    def stored_offsets(self, start: int, end: int) -> bytes:
+        """The offsets of the records [start, end), as far as they are there."""
+        try:
+            if self._offsets < 0:
+                self._offsets = disk.open_file(self._layout.offsets, self._flags)
+        except FileNotFoundError:
+            return b""
+        return os.pread(self._offsets, 4 * (end - start), 4 * start)
 
     def extend(self, size: int, fresh: list[list[bytes]], offsets: bytes) -> None:
         """Store the nodes and offsets made since the last call; the tree now has `size` leaves."""

@@ -3,15 +3,16 @@
 import json
 import os
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from brainos_ros.ledger import frames, kinds
+from brainos_ros.ledger import frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
-from brainos_ros.ledger.merkle import Mountain
+from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
-from brainos_ros.ledger.recovery import walk_segment
+from brainos_ros.ledger.recovery import packed_offsets, walk_segment
 from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.walk import Walk, later_seals
 
@@ -39,6 +40,9 @@ class Report(NamedTuple):
 class Audit:
     """One walk over a whole stream, and everything it found.
 
+    `progress`, where given, is called after each segment with the number of records verified;
+    with `derived` the stored nodes and offsets are compared too.
+
     Attributes:
         problems: (invariant, sentence) of each thing that is wrong, in the order found.
         walk: the walk, at the end of what verified.
@@ -49,9 +53,17 @@ class Audit:
         pruned: number of records whose segments were pruned.
         bytes: size of the log on the disk [bytes].
         torn: whether the log ends in a torn tail, which opening cuts off.
+        stale: what is stored, is derived, and differs from what the log says.
+        key_history: what `keys.json` must hold.
     """
 
-    def __init__(self, layout: Layout, kept: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        kept: Checkpoint | None = None,
+        progress: Callable[[int], None] | None = None,
+        derived: bool = False,
+    ) -> None:
         self.problems: list[tuple[str, str]] = []
         self.walk = Walk(Mountain())
         self.checkpoints: list[Checkpoint] = []
@@ -59,8 +71,12 @@ class Audit:
         self.purged: set[int] = set()
         self.seals = self.pruned = self.bytes = 0
         self.torn = False
+        self.stale: list[str] = []
+        self.key_history: list[dict[str, str]] = []
         self._layout = layout
         self._kept = kept
+        self._progress = progress
+        self._derived = derived
         self._live = is_locked(layout)
         self._confirmed: set[int] = set()
         self._gone: set[int] = set()
@@ -121,7 +137,10 @@ class Audit:
                 self._judge(damage, segment, segment == segments[-1])
                 return
             finally:
+                self._compare_stored(segment, tiles)
                 self._take(segment, start)
+            if self._progress:
+                self._progress(self.size)
 
     def _judge(self, damage: Damage, segment: SegmentFile, newest: bool) -> None:
         """Damage at the newest end is a write in progress, or was one when the writer died."""
@@ -155,7 +174,6 @@ class Audit:
 
     def _take(self, segment: SegmentFile, start: int) -> None:
         """What there is to keep of the segment walked last."""
-        self.walk.mountain.take_fresh()
         seals = {seal.size: seal for seal in self.walk.seals}
         self.seals += max(0, len(self.walk.seals) - 1)
         for checkpoint in [*self.checkpoints, *([self._kept] if self._kept else [])]:
@@ -177,15 +195,29 @@ class Audit:
         if segment.path.exists():
             self.bytes += segment.path.stat().st_size
 
+    def _compare_stored(self, segment: SegmentFile, tiles: Tiles) -> None:
+        """Stored nodes and offsets may lag behind the log, but not differ from it."""
+        fresh, offsets = self.walk.mountain.take_fresh(), packed_offsets(self.walk)
+        if not self._derived or segment.suffix == PRUNED:
+            return
+        for level, hashes in enumerate(fresh):
+            start = self.size // TILE_WIDTH**level - len(hashes)
+            if not b"".join(hashes).startswith(tiles.stored(level, start, len(hashes))):
+                self.stale.append(f"tiles/{level}")
+        if not offsets.startswith(tiles.stored_offsets(self.size - len(offsets) // 4, self.size)):
+            self.stale.append("offsets")
+
     def _take_operation(self, frame: Frame) -> None:
         if frame.kind == kinds.CREATED:
             self.keys.append((0, PublicKey.parse(json.loads(frame.payload)["key"])))
+            self.key_history.append(rotation.entry(frame.payload))
         elif frame.kind == kinds.KEY_ROTATED:
             body = json.loads(frame.payload)
             old, new = self.keys[-1][1], PublicKey.parse(body["key"])
             if not old.verify(b64decode(body["signature"]), rotation_text(old, new)):
                 raise Damage("the key before it did not sign this key", "head-signature")
             self.keys.append((frame.sequence + 1, new))
+            self.key_history.append(rotation.entry(frame.payload))
         elif frame.kind == kinds.PRUNED:
             self._named.update(json.loads(frame.payload)["segments"])
         elif frame.kind == kinds.PURGE:
@@ -214,13 +246,22 @@ class Audit:
         keys = [key for start, key in self.keys if start <= checkpoint.size]
         if not keys or checkpoint.origin != keys[-1].name:
             self._problem("head-signature", f"{what} is not of this stream")
-        elif not checkpoint.signed_by(keys[-1]):
+        elif not self._signed(checkpoint, keys):
             self._problem("head-signature", f"{what} is not signed by the stream's key")
         elif checkpoint.size > self.size:
             text = f"the history was truncated: {what} says more than the {self.size} there are"
             self._problem("no-rewind", text)
         elif checkpoint.size not in self._confirmed:
             self._problem("peaks-against-chain", f"{what} is not what the log has there")
+
+    def _signed(self, checkpoint: Checkpoint, keys: list[PublicKey]) -> bool:
+        """Whether the newest of `keys` signed it, and nobody who is not one of them."""
+        try:
+            signers = {key_id for _, key_id, _ in checkpoint.signatures()}
+            good = {key.id for key in keys if key.id in signers and checkpoint.signed_by(key)}
+        except Damage:
+            return False
+        return signers == good and keys[-1].id in good
 
     def _check_erasures(self) -> None:
         erased = set(self.walk.erased)

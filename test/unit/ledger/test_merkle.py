@@ -89,9 +89,7 @@ def mth_of_first_entries(start: int, end: int) -> bytes:
     if end - start < 2:
         return mth(entries(end)[start:])
     k = start + split_point(end - start)
-    return sha256(
-        b"\x01" + mth_of_first_entries(start, k) + mth_of_first_entries(k, end)
-    ).digest()
+    return sha256(b"\x01" + mth_of_first_entries(start, k) + mth_of_first_entries(k, end)).digest()
 
 
 def test_roots_for_every_size_to_1025() -> None:

@@ -1,0 +1,494 @@
+"""`brainos ledger`: look at, verify and look after the record of what the robot did.
+
+Verbs that write open the stream, so they are refused while its node runs; all others work beside
+it. Exit codes: 0 done; 1 something is wrong with a stream, a proof or an archive; 2 refused.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import auditing, backup, exchange, housekeeping, proof, verifier
+from brainos_ros.ledger.doctor import Doctor, state
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import find, streams
+from brainos_ros.ledger.log import Record, frames_from, to_record
+from brainos_ros.ledger.notes import Checkpoint, read_checkpoints
+from brainos_ros.ledger.stream import Stream
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-verbs."""
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, summary: str, stream: str = "one") -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=summary)
+        if stream != "none":
+            nargs = "?" if stream == "any" else None
+            sub.add_argument("stream", nargs=nargs, help="name: the role that writes it")
+            sub.add_argument("--robot", default="sim", help="name of the robot (default sim)")
+            home = "default $BRAINOS_HOME, ~/.ros/brainos/<robot>"
+            sub.add_argument("--home", type=Path, help=home)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    put = verb("put", "put a file's content at a path")
+    put.add_argument("path")
+    put.add_argument("file", help="the file, or - for standard input")
+    verb("view", "print what is live at a path").add_argument("path")
+    move = verb("move", "move what is live at a path")
+    move.add_argument("path")
+    move.add_argument("target")
+    delete = verb("delete", "delete a path: a tombstone, or with --purge erased for good")
+    delete.add_argument("path", nargs="?")
+    delete.add_argument(
+        "--event",
+        type=int,
+        action="append",
+        metavar="SEQUENCE",
+        help="purge this event instead of a path",
+    )
+    delete.add_argument("--purge", action="store_true", help="erase payload, name and salt")
+    delete.add_argument("--reason", default="", help="why, and by whose order (with --purge)")
+    verb("state", "READY or frozen, size and head, of one stream or all", "any")
+    doctor = verb("doctor", "check the fifteen invariants of one stream or all", "any")
+    doctor.add_argument("--repair", action="store_true", help="rebuild what is derived")
+    doctor.add_argument("--head", type=Path, help="a head kept elsewhere to hold against it")
+    verb("consolidate", "verify, compress sealed segments, sign, publish the manifest")
+    prune = verb("prune", "remove old segments that are safe in a backup")
+    prune.add_argument("--older-than", required=True, metavar="AGE", help="such as 90d or 12h")
+    prune.add_argument("--backup", type=Path, required=True, help="the stream's backup")
+    prove = verb("prove", "make a bundle that proves a record to anybody")
+    prove.add_argument("sequence", type=int, nargs="?")
+    prove.add_argument(
+        "--since",
+        type=Path,
+        metavar="HEAD",
+        help="prove instead that the newest head extends this older one",
+    )
+    check = verb("verify-proof", "check a bundle with nothing but a public key", "none")
+    check.add_argument("bundle", help="the bundle's file, or - for standard input")
+    check.add_argument("--key", required=True, help="the verifier key trusted, or a file with it")
+    export = verb("export", "write a stream as one file, the same on every machine")
+    export.add_argument("file", type=Path)
+    export.add_argument("--csv", action="store_true", help="as CSV, for auditors")
+    bring = verb("import", "put the live paths of an exported stream, with their proof")
+    bring.add_argument("file", type=Path)
+    bring.add_argument("--key", required=True, help="the verifier key trusted, or a file with it")
+    bring.add_argument("--prefix", default="", help="only paths that begin with this")
+    save = verb("backup", "bring a backup up to date, verified by restoring it")
+    save.add_argument("directory", type=Path)
+    save.add_argument("--with-key", action="store_true", help="the private key too")
+    save.add_argument("--restore", action="store_true", help="from the backup instead")
+    walk = verb("walk", "print records in order")
+    walk.add_argument("--from", dest="start", type=int, default=0, metavar="SEQUENCE")
+    walk.add_argument("--limit", type=int, default=None)
+    tail = verb("tail", "print the newest records")
+    tail.add_argument("-n", type=int, default=10, help="how many (default 10)")
+    tail.add_argument("-f", "--follow", action="store_true", help="and those to come")
+    verb("stats", "records by kind, of one stream or all", "any")
+    verb("checkpoints", "the signed heads that are kept")
+    verb("rotate-key", "sign with a new key from now on")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does one of the sub-verbs; returns the exit code."""
+    verb: Callable[[argparse.Namespace], int] = _VERBS[args.what]
+    try:
+        return verb(args)
+    except Damage as damage:
+        print(f"brainos ledger: {damage}; run 'brainos ledger doctor'", file=sys.stderr)
+        return 1
+    except OSError as error:
+        raise BrainError(f"{error.strerror}: {error.filename}", ErrorCode.UNAVAILABLE) from error
+
+
+def _root(args: argparse.Namespace) -> Path:
+    home = args.home or os.environ.get("BRAINOS_HOME")
+    return Path(home or Path.home() / ".ros" / "brainos" / args.robot) / "ledger"
+
+
+def _path(args: argparse.Namespace) -> Path:
+    return find(_root(args) / args.stream).path
+
+
+def _paths(args: argparse.Namespace) -> list[Path]:
+    """The stream that is named, or all there are."""
+    if args.stream:
+        return [_path(args)]
+    found = streams(_root(args))
+    if not found:
+        raise BrainError(f"there is no stream under '{_root(args)}'", ErrorCode.NOT_FOUND)
+    return found
+
+
+@contextmanager
+def _open(args: argparse.Namespace) -> Iterator[Stream]:
+    _path(args)
+    with Stream.open(_root(args), args.stream) as stream:
+        if stream.torn:
+            kept = stream.path / stream.torn.file
+            print(
+                f"cut a torn tail of {stream.torn.bytes} bytes off; it is kept in {kept}",
+                file=sys.stderr,
+            )
+        yield stream
+
+
+@contextmanager
+def _working(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal that, and how far, long work goes on."""
+    with Console(stderr=True).status(what) as status:
+        yield lambda records: status.update(f"{what}: {records:,} records")
+
+
+def _say(args: argparse.Namespace, data: dict[str, Any], sentence: str) -> int:
+    print(json.dumps(data) if args.json else sentence)
+    return 0
+
+
+def _print_table(columns: dict[str, str], rows: list[tuple[object, ...]]) -> None:
+    """A table; `columns` has the justification by title."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in columns.items():
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False, highlight=False)
+
+
+def _put(args: argparse.Namespace) -> int:
+    body = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
+    root = _root(args)
+    with Stream.open(root, args.stream) as stream:
+        size = stream.size
+        sequence = stream.put(args.path, body, durable=True)
+        new = stream.size > size
+    data = {"sequence": sequence, "path": args.path, "new": new}
+    return _say(args, data, f"record {sequence}" if new else f"unchanged: record {sequence}")
+
+
+def _view(args: argparse.Namespace) -> int:
+    body = _view_beside_writer(args)
+    if not args.json:
+        sys.stdout.buffer.write(body)
+        return 0
+    from base64 import b64encode
+
+    return _say(args, {"path": args.path, "body_base64": b64encode(body).decode()}, "")
+
+
+def _view_beside_writer(args: argparse.Namespace) -> bytes:
+    try:
+        with _open(args) as stream:
+            return stream.view(args.path)
+    except BrainError as error:
+        if error.code != ErrorCode.UNAVAILABLE:
+            raise
+    return auditing.view(_path(args), args.path)
+
+
+def _move(args: argparse.Namespace) -> int:
+    with _open(args) as stream:
+        sequence = stream.move(args.path, args.target, durable=True)
+    return _say(args, {"sequence": sequence}, f"record {sequence}: {args.path} -> {args.target}")
+
+
+def _delete(args: argparse.Namespace) -> int:
+    if (args.path is None) == (args.event is None):
+        raise BrainError("give a path, or events by --event, and not both")
+    if args.event and not args.purge:
+        raise BrainError("an event cannot be deleted, only erased; add --purge and --reason")
+    with _open(args) as stream:
+        if args.event:
+            sequence = stream.purge_events(args.event, args.reason)
+        elif args.purge:
+            sequence = stream.purge(args.path, args.reason)
+        else:
+            sequence = stream.delete(args.path, durable=True)
+    mode = "purge" if args.purge else "tombstone"
+    return _say(args, {"sequence": sequence, "mode": mode}, f"record {sequence}: {mode}")
+
+
+def _state(args: argparse.Namespace) -> int:
+    states = [state(path) for path in _paths(args)]
+    if args.json:
+        print(json.dumps(states, indent=1))
+    else:
+        _print_table(
+            {
+                "stream": "left",
+                "state": "left",
+                "signed": "right",
+                "bytes": "right",
+                "root": "left",
+                "reason": "left",
+            },
+            [
+                (
+                    each["stream"],
+                    each["state"],
+                    each["signed_records"],
+                    each["bytes"],
+                    str(each["root"])[:16],
+                    each["reason"],
+                )
+                for each in states
+            ],
+        )
+    return 0 if all(each["state"] == "READY" for each in states) else 1
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    kept = Checkpoint.parse(args.head.read_text()) if args.head else None
+    good = True
+    results = []
+    for path in _paths(args):
+        with _working(path.name) as progress:
+            doctor = Doctor(path, kept, progress)
+            diagnosis = doctor.repair() if args.repair else doctor.examine()
+        failed = [check for check in diagnosis.checks if check.verdict == "FAIL"]
+        good = good and not failed
+        results.append(
+            {
+                "stream": path.name,
+                "state": diagnosis.state,
+                "remedy": diagnosis.remedy,
+                "repaired": diagnosis.repaired,
+                "checks": [check._asdict() for check in diagnosis.checks],
+            }
+        )
+        if args.json:
+            continue
+        print(
+            f"{path.name}: {diagnosis.state}, {diagnosis.report.verified_records} of "
+            f"{diagnosis.report.records} records verified"
+        )
+        _print_table(
+            {"invariant": "left", "verdict": "left", "": "left"},
+            [tuple(check) for check in diagnosis.checks],
+        )
+        for line in diagnosis.repaired:
+            print(f"repaired: {line}")
+        if diagnosis.remedy:
+            print(f"what to do: {diagnosis.remedy}")
+    if args.json:
+        print(json.dumps(results, indent=1))
+    return 0 if good else 1
+
+
+def _consolidate(args: argparse.Namespace) -> int:
+    with _open(args) as stream, _working(f"consolidating {args.stream}"):
+        done = housekeeping.consolidate(stream)
+    data = {
+        "records": done.checkpoint.size,
+        "compressed": done.compressed,
+        "bytes_before": done.bytes_before,
+        "bytes_after": done.bytes_after,
+    }
+    return _say(
+        args,
+        data,
+        f"{done.checkpoint.size} records verified and signed; "
+        f"{done.compressed} segments compressed, {done.bytes_before} bytes are now "
+        f"{done.bytes_after}",
+    )
+
+
+def _prune(args: argparse.Namespace) -> int:
+    number, unit = args.older_than[:-1], args.older_than[-1:]
+    if unit not in _UNITS or not number.isdigit():
+        raise BrainError(f"--older-than '{args.older_than}' is no age; give one such as 90d or 12h")
+    with _open(args) as stream, _working(f"pruning {args.stream}"):
+        gone = housekeeping.prune(stream, int(number) * _UNITS[unit], args.backup)
+    return _say(args, {"pruned": gone}, f"{len(gone)} segments pruned")
+
+
+def _prove(args: argparse.Namespace) -> int:
+    path = _path(args)
+    if (args.sequence is None) == (args.since is None):
+        raise BrainError("give a sequence number, or an older head by --since, and not both")
+    if args.since:
+        bundle = proof.prove_growth(path, Checkpoint.parse(args.since.read_text()))
+    else:
+        bundle = proof.prove(path, args.sequence)
+    print(json.dumps(bundle, indent=1))
+    return 0
+
+
+def _verify_proof(args: argparse.Namespace) -> int:
+    return verifier.main([args.bundle, "--key", _key(args.key)])
+
+
+def _key(text: str) -> str:
+    """A verifier key given as it is, or by the file that holds it."""
+    return Path(text).read_text().strip() if "+" not in text else text
+
+
+def _export(args: argparse.Namespace) -> int:
+    path = _path(args)
+    if args.csv:
+        with args.file.open("w", newline="", encoding="utf-8") as file:
+            count = auditing.write_csv(path, file)
+        return _say(args, {"records": count}, f"{count} records in {args.file}")
+    with _working(f"exporting {args.stream}"):
+        head, digest = exchange.export(path, args.file)
+    data = {"records": head.size, "root": head.root.hex(), "sha256": digest}
+    return _say(args, data, f"{head.size} records in {args.file}, sha256 {digest}")
+
+
+def _import(args: argparse.Namespace) -> int:
+    with _open(args) as stream, _working(f"importing into {args.stream}"):
+        done = exchange.import_archive(stream, args.file, _key(args.key), args.prefix)
+    return _say(
+        args,
+        done._asdict(),
+        f"{done.records} records of {done.origin} verified; "
+        f"{done.put} paths put, {done.unchanged} unchanged",
+    )
+
+
+def _backup(args: argparse.Namespace) -> int:
+    if args.restore:
+        with _working(f"restoring {args.stream}"):
+            report = backup.restore(args.directory, _root(args), args.stream)
+        return _say(args, report._asdict(), f"{report.records} records restored and verified")
+    with _working(f"backing up {args.stream}"):
+        done = backup.back_up(_path(args), args.directory, args.with_key)
+    data = {
+        "copied": done.copied,
+        "unchanged": done.unchanged,
+        "bytes": done.bytes,
+        "records": done.report.records,
+        "root": done.report.root,
+    }
+    return _say(
+        args,
+        data,
+        f"{done.copied} segments copied ({done.bytes} bytes), "
+        f"{done.unchanged} unchanged; restored and verified: {done.report.records} records",
+    )
+
+
+def _print_record(args: argparse.Namespace, record: Record) -> None:
+    text, when = auditing.text_of(record), auditing.iso_time(record.time_ns)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "sequence": record.sequence,
+                    "time": when,
+                    "kind": record.kind,
+                    "erased": record.erased,
+                    "content": text,
+                }
+            )
+        )
+    else:
+        print(f"{record.sequence:>9}  {when}  {record.kind:<20} {'(erased)' * record.erased}{text}")
+
+
+def _walk(args: argparse.Namespace) -> int:
+    for count, frame in enumerate(frames_from(find(_path(args)), args.start)):
+        if args.limit is not None and count >= args.limit:
+            break
+        _print_record(args, to_record(frame))
+    return 0
+
+
+def _tail(args: argparse.Namespace) -> int:
+    layout = find(_path(args))
+    start = max(0, auditing.indexed(layout) - args.n)
+    while True:
+        for frame in frames_from(layout, start):
+            _print_record(args, to_record(frame))
+            start = frame.sequence + 1
+        if not args.follow:
+            return 0
+        sys.stdout.flush()
+        time.sleep(0.2)
+
+
+def _stats(args: argparse.Namespace) -> int:
+    all_figures = [auditing.statistics(path) for path in _paths(args)]
+    if args.json:
+        print(json.dumps([each._asdict() for each in all_figures], indent=1))
+        return 0
+    rows: list[tuple[object, ...]] = []
+    for each in all_figures:
+        since = auditing.iso_time(each.earliest_ns) if each.records else ""
+        until = auditing.iso_time(each.latest_ns) if each.records else ""
+        rows.append((each.stream, "all", each.records, f"{each.log_bytes} bytes", since, until))
+        rows += [(each.stream, kind, count, "", "", "") for kind, count in each.by_kind.items()]
+    _print_table(
+        {
+            "stream": "left",
+            "kind": "left",
+            "records": "right",
+            "log": "right",
+            "first": "left",
+            "last": "left",
+        },
+        rows,
+    )
+    return 0
+
+
+def _checkpoints(args: argparse.Namespace) -> int:
+    checkpoints, _ = read_checkpoints(find(_path(args)).checkpoints.read_bytes())
+    if args.json:
+        print(
+            json.dumps(
+                [
+                    {"size": each.size, "root": each.root.hex(), "note": each.note}
+                    for each in checkpoints
+                ],
+                indent=1,
+            )
+        )
+    else:
+        _print_table(
+            {"records": "right", "root": "left"},
+            [(each.size, each.root.hex()) for each in checkpoints],
+        )
+    return 0
+
+
+def _rotate_key(args: argparse.Namespace) -> int:
+    with _open(args) as stream:
+        key = stream.rotate_key()
+    return _say(args, {"key": key}, key)
+
+
+_VERBS = {
+    "put": _put,
+    "view": _view,
+    "move": _move,
+    "delete": _delete,
+    "state": _state,
+    "doctor": _doctor,
+    "consolidate": _consolidate,
+    "prune": _prune,
+    "prove": _prove,
+    "verify-proof": _verify_proof,
+    "export": _export,
+    "import": _import,
+    "backup": _backup,
+    "walk": _walk,
+    "tail": _tail,
+    "stats": _stats,
+    "checkpoints": _checkpoints,
+    "rotate-key": _rotate_key,
+}
