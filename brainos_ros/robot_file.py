@@ -49,8 +49,7 @@ class Output:
 
     topic: str
     type: str  # as in `ros2 topic list -t`, e.g. geometry_msgs/msg/Twist
-    period_s: float
-    reliable: bool = False
+    period_s: float  # longest time between two messages in health; twice that is a failure
 
 
 @dataclass(frozen=True)
@@ -417,7 +416,6 @@ def _output(place: _Place) -> Output:
         topic=fields["topic"].text(),
         type=fields["type"].text(),
         period_s=fields["period_s"].number(0.001, 3600),
-        reliable=fields["reliable"].flag() if "reliable" in fields else False,
     )
 
 

@@ -128,7 +128,8 @@ def _start_driver(
                **driver.parameters}
     path.write_text(yaml.safe_dump({"/**": {"ros__parameters": content}}))
     overrides = [part for given in args.driver_parameter for part in ("-p", given)]
-    return _start([*command, *_ros_arguments(args), "--params-file", str(path), *overrides], {})
+    arguments = ["--ros-args", "--params-file", str(path), *_ros_arguments(args)[1:], *overrides]
+    return _start([*command, *arguments], {})
 
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":

@@ -57,7 +57,8 @@ def assess(
         return Assessment(Level.DEGRADED_ONLINE, f"failed for good: {', '.join(sorted(given_up))}",
                           failed, actions)
     if recovering:
-        return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {', '.join(sorted(recovering))}",
+        names = ", ".join(sorted(recovering))
+        return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {names}",
                           failed, ("Wait: it is being brought back.",))
     if not reachable:
         return Assessment(Level.OFFLINE, "nothing outside the robot is reachable", (),

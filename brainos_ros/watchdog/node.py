@@ -53,7 +53,7 @@ class WatchdogNode(BrainNode):
         self._notifier = Notifier()
         self._strangers: set[int] = set()
         self._loads: dict[str, report.Load] = {}
-        self._clients_by_node: dict[str, Client] = {}
+        self._clients_by_node: dict[str, tuple[int, Client]] = {}
         self._beat.period_s = BEAT_S
         self._said_ready = False
         self.trigger_configure()
@@ -77,10 +77,6 @@ class WatchdogNode(BrainNode):
         commands = plan.commands(self._robot, path, plan.passed_on(sys.argv), composed)
         self._keeper = Keeper(self._robot, commands, self, self.home, self.get_namespace(),
                               composed, self.settings["autostart"])
-        self._clients_by_node = {
-            name: self.create_client(ChangeState, f"{name}/change_state")
-            for name in self._keeper.supervisor.nodes
-        }
 
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
@@ -124,13 +120,25 @@ class WatchdogNode(BrainNode):
     # ---------------------------------------------------------------- what the keeper needs
 
     def change_state(self, node: str, transition: int) -> bool:
-        client = self._clients_by_node[node]
+        client = self._client(node)
         if not client.service_is_ready():
             return False
         request = ChangeState.Request()
         request.transition.id = transition
         client.call_async(request).add_done_callback(partial(self._answered, node, transition))
         return True
+
+    def _client(self, node: str) -> Client:
+        """A client made for this very process: a new process learns of an old client up to a second
+        later than of a new one."""
+        pid = self._keeper.supervisor.nodes[node].host.pid
+        made_for, client = self._clients_by_node.get(node, (0, None))
+        if client is None or made_for != pid:
+            if client:
+                self.destroy_client(client)
+            client = self.create_client(ChangeState, f"{node}/change_state")
+            self._clients_by_node[node] = (pid, client)
+        return client
 
     def _answered(self, node: str, transition: int, future: Any) -> None:
         with self._keeper.lock:

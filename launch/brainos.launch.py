@@ -1,0 +1,57 @@
+"""A robot's brain: `ros2 launch brainos_ros brainos.launch.py robot:=sim`.
+
+Runs `brainos up`, which keeps the watchdog up, which starts and drives the nodes.
+"""
+
+from typing import Any
+
+ARGUMENTS = {
+    "robot": ("sim", "a name in config/robots, or the path of a robot file"),
+    "namespace": ("", "put every node under this namespace"),
+    "use_sim_time": ("false", "take the time from /clock"),
+    "params_file": ("", "ROS parameters that override the robot file's"),
+    "autostart": ("true", "take the nodes through configure and activate"),
+    "log_level": ("info", "debug, info, warn or error"),
+    "use_composition": ("false", "all nodes but the watchdog in one process"),
+    "home": ("", "state directory (default: ~/.ros/brainos/ROBOT)"),
+    "driver": ("true", "start the driver the robot file names, if it names one"),
+}
+
+
+def _up(context: Any) -> list[Any]:
+    from launch.actions import ExecuteProcess
+    from launch_ros.substitutions import ExecutableInPackage
+
+    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
+
+    def on(name: str) -> bool:
+        value = given[name].lower()
+        if value not in ("true", "false", "1", "0"):
+            raise ValueError(f"{name}:={given[name]} is neither true nor false")
+        return value in ("true", "1")
+
+    command = ["up", given["robot"], "--log-level", given["log_level"]]
+    for name, option in (("namespace", "--namespace"), ("home", "--home"),
+                         ("params_file", "--params-file")):
+        command += [option, given[name]] if given[name] else []
+    for option, wanted in (("--use-sim-time", on("use_sim_time")),
+                           ("--composed", on("use_composition")),
+                           ("--no-autostart", not on("autostart")),
+                           ("--no-driver", not on("driver"))):
+        command += [option] if wanted else []
+    return [ExecuteProcess(
+        cmd=[ExecutableInPackage(package="brainos_ros", executable="brainos"), *command],
+        name="brainos", output="screen", emulate_tty=True, respawn=True, respawn_delay=1.0,
+        sigterm_timeout="30", sigkill_timeout="10")]
+
+
+def generate_launch_description() -> Any:
+    """Called by launch."""
+    from launch import LaunchDescription
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_up)])
