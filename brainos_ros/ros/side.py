@@ -1,6 +1,5 @@
 """A door for work that takes seconds, beside the node's own."""
 
-import contextlib
 import threading
 from typing import Any
 
@@ -31,6 +30,7 @@ class Side:
                 inside = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
                 return refuse(srv_type.Response(), inside)
 
+        self._owner, self._closing = owner, False
         self._node = Node(
             f"{owner.get_name()}_{name.rpartition('/')[2]}",
             namespace=owner.get_namespace(),
@@ -52,11 +52,17 @@ class Side:
         self._thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ShutdownException, ExternalShutdownException):
-            self._executor.spin()
+        while not self._closing:
+            try:
+                self._executor.spin()
+            except (ShutdownException, ExternalShutdownException):
+                return
+            except Exception as error:
+                self._owner.note_failure(f"{self._node.get_name()} failed: {error!r}")
 
     def close(self) -> None:
         """Let running calls end, answer them, then close the door."""
+        self._closing = True
         self._executor.shutdown()
         self._thread.join()
         # rclpy's shutdown does not wait for what runs, so a reply would be lost with its service
