@@ -66,7 +66,7 @@ class Operators:
             key.verify(signature, statement(purpose, self.robot, fields))
         except (InvalidSignature, ValueError, binascii.Error) as error:
             raise _unauthorised(
-                f"token of {name} is not a signature over this {purpose} on this robot"
+                f"token of {name} is no signature over this {purpose} on this robot; make a new one"
             ) from error
         return person
 

@@ -23,6 +23,7 @@ class Latch:
         self._state = threading.Lock()
         self._disk = threading.Lock()
         self.generation = 0
+        self._finished = True
         self.cause = NOT_ARMED
         self.read(robot)
 
@@ -39,9 +40,10 @@ class Latch:
         return bool(self.cause)
 
     def halt(self, cause: str) -> None:
-        """Latches at once, in memory."""
+        """Latches at once, in memory; `forget_armed` finishes it."""
         with self._state:
             self.generation += 1
+            self._finished = False
             self.cause = cause or "halted"
 
     def forget_armed(self) -> str:
@@ -52,10 +54,14 @@ class Latch:
                 _sync_directory(self._path.parent)
         except OSError as error:
             return f"halted, but {self._path} could not be removed: {error.strerror}"
+        finally:
+            with self._state:
+                self.generation += 1
+                self._finished = True
         return ""
 
     def arm(self, operator: str, generation: int) -> None:
-        """Ends the halt durably, unless one came after `generation` was read.
+        """Ends the halt durably, unless one came after `generation` was read or is not finished.
 
         Raises BrainError CONSCIENCE_HALTED if one did, LEDGER_REFUSED if the disk does not take
         the file; the robot stays halted then.
@@ -64,7 +70,7 @@ class Latch:
             try:
                 write_armed(self._path.parent, self._robot, operator)
                 with self._state:
-                    if self.generation == generation:
+                    if self.generation == generation and self._finished:
                         self.cause = ""
                         return
                 self._path.unlink()

@@ -99,6 +99,7 @@ class ConscienceNode(BrainNode):
                 (srv.ReloadRules, "reload_rules", self._reload_rules)):
             self.door(kind, f"conscience/{name}", handler)
         self.every(1.0, self._every_second)
+        self.every(0.25, lambda: self._desk.challenge())
         self._gate_side.start()
 
     def deactivate(self) -> None:
@@ -140,7 +141,6 @@ class ConscienceNode(BrainNode):
         if not self.operators.people and (self.home / "conscience" / "operators.yaml").exists():
             self._provision()
             self._open_desks()
-        self._desk.challenge()
         self._approvals.expire()
         self._circuit.flush()
 
