@@ -52,7 +52,7 @@ class Side:
         self._thread.start()
 
     def _spin(self) -> None:
-        while not self._closing:
+        while not self._closing and self._owner.context.ok():
             try:
                 self._executor.spin()
             except (ShutdownException, ExternalShutdownException):
