@@ -47,8 +47,9 @@ def _up(context: Any) -> list[Any]:
 
 def generate_launch_description() -> Any:
     """Called by launch."""
-    from launch import LaunchDescription
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    from launch import LaunchDescription
 
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text)

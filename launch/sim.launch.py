@@ -25,7 +25,7 @@ def _robot(context: Any) -> list[Any]:
         arguments=["--ros-args", "--log-level", given["log_level"]])
     brain = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(Path(__file__).parent / "brainos.launch.py")),
-        launch_arguments={**{name: given[name] for name in _arguments()}, "driver": "false"}.items())
+        launch_arguments={"driver": "false", **{n: given[n] for n in _arguments()}}.items())
     return [simulated, brain]
 
 
@@ -39,8 +39,9 @@ def _arguments() -> dict[str, tuple[str, str]]:
 
 def generate_launch_description() -> Any:
     """Called by launch."""
-    from launch import LaunchDescription
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    from launch import LaunchDescription
 
     own = {
         "people_file": ("", "recorded people (`frame id x y`) instead of the built-in crowd"),
