@@ -189,6 +189,8 @@ def build(package, environment, sources, what):
 def main():
     if sys.version_info < OLDEST:
         fail("python %d.%d is too old; install python 3.10 or newer" % sys.version_info[:2])
+    if os.path.realpath(sys.prefix) == os.path.realpath(VENV):  # called from inside what it makes
+        os.execv(sys._base_executable, [sys._base_executable, *sys.argv])
     check_machine()
     environment = make_environment(sourced_ros())
     build(

@@ -1,0 +1,224 @@
+"""`brainos demo`: the simulated robot carries goods among people; half-way a node is killed."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import yaml
+from rclpy.signals import SignalHandlerOptions
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from brainos_ros.cli import demo_live
+from brainos_ros.cli.demo_work import PROBES, Facts, Work
+from brainos_ros.conscience.credentials import provision
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import verify
+from brainos_ros.robots.simulation import build
+
+START_S = 60.0
+STOP_S = 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `brainos demo`."""
+    parser.add_argument("--duration", type=float, default=120.0, help="seconds to work (120)")
+    parser.add_argument(
+        "--people", type=Path, help="recorded people (`frame id x y`) to work among"
+    )
+    parser.add_argument(
+        "--people-time-step", type=float, default=0.4, help="seconds between its frames (0.4)"
+    )
+    parser.add_argument("--kill", choices=sorted(PROBES), default="conscience",
+                        help="the node to kill half-way (conscience)")  # fmt: skip
+    parser.add_argument("--report", type=Path, help="write the report as JSON")
+    parser.add_argument("--picture", type=Path, help="write a picture of the hall and the track")
+    parser.add_argument("--home", type=Path, help="state directory (a fresh one)")
+    parser.add_argument("--composed", action="store_true", help="the five nodes in one process")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; 0 if nobody was touched by a moving robot and every record verified."""
+    if not 5.0 <= args.duration <= 86400.0:
+        raise BrainError(f"--duration is {args.duration:g}; it must be 5 to 86400 seconds")
+    home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
+    people = str(args.people.resolve()) if args.people else ""
+    layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
+    provision(home, "demo", home.parent / f"{home.name}-keys")
+    console = Console()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    began = time.monotonic()
+    with _brain(home, people, args) as brain:
+        work = Work(layout)
+        try:
+            with console.status("waking the brain…"):
+                _wait_until_ready(work, brain, home)
+            console.print(f"awake after {time.monotonic() - began:.1f} s; state in {home}")
+            work.begin()
+            _watch(console, work, args)
+            work.end()
+        finally:
+            work.close()
+    rclpy.try_shutdown()
+    report = _report(work.facts, home)
+    if args.report:
+        args.report.write_text(json.dumps(report, indent=2) + "\n")
+    if args.picture:
+        from brainos_ros.robots.picture import render_top_view
+
+        render_top_view(args.picture, layout, work.facts.track, work.facts.people)
+    console.print(_table(report))
+    good = report["contacts_while_moving"] == 0
+    return 0 if good and report["records_written"] == report["records_verified"] else 1
+
+
+@contextlib.contextmanager
+def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
+    """`brainos up sim` in a session of its own; ended by SIGTERM, at last by SIGKILL."""
+    parameters = {"people_file": people, "people_time_step_s": args.people_time_step}
+    file = home / "demo.yaml"
+    file.write_text(yaml.safe_dump({"/**/sim_robot": {"ros__parameters": parameters}}))
+    command = [sys.executable, "-m", "brainos_ros.cli.main", "up", "sim"]
+    command += ["--home", str(home), "--params-file", str(file)]
+    command += ["--composed"] if args.composed else []
+    with (home / "brain.log").open("wb") as log:
+        brain = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield brain
+    finally:
+        brain.send_signal(signal.SIGTERM)
+        try:
+            brain.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(brain.pid, signal.SIGKILL)
+            brain.wait()
+
+
+def _wait_until_ready(work: Work, brain: subprocess.Popen[bytes], home: Path) -> None:
+    until = time.monotonic() + START_S
+    while not work.wait(work.ready, 0.2):
+        if brain.poll() is not None or time.monotonic() > until:
+            log = (home / "brain.log").read_text(errors="replace").splitlines()[-15:]
+            raise BrainError("the brain did not wake:\n" + "\n".join(log), ErrorCode.UNAVAILABLE)
+
+
+def _watch(console: Console, work: Work, args: argparse.Namespace) -> None:
+    """Show how it goes until the time is over, and kill a node half-way."""
+    began = time.monotonic()
+    killed: threading.Thread | None = None
+    last_line = -5.0
+    with contextlib.ExitStack() as stack:
+        live = (
+            stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+            if console.is_terminal
+            else None
+        )
+        while (elapsed := time.monotonic() - began) < args.duration:
+            if killed is None and elapsed >= args.duration / 2:
+                killed = threading.Thread(target=_kill, args=(work, args.kill), daemon=True)
+                killed.start()
+            if live is not None:
+                view = demo_live.screen(work.layout, work.facts, elapsed, args.duration)
+                live.update(view, refresh=True)
+            elif elapsed - last_line >= 5.0:
+                last_line = elapsed
+                print(demo_live.line(work.facts, elapsed), flush=True)
+            time.sleep(0.25)
+    if killed is not None:
+        killed.join(5.0)
+
+
+def _kill(work: Work, role: str) -> None:
+    pid = work.facts.pids.get(role)
+    if pid is None:
+        work.say(f"{role} has not been heard; nothing to kill")
+        return
+    work.say(f"{role} (pid {pid}) is killed")
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    work.watch_recovery(role, "SIGKILL", began)
+
+
+def _report(facts: Facts, home: Path) -> dict[str, Any]:
+    streams = {path.name: verify(path) for path in sorted((home / "ledger").iterdir())}
+    latencies = sorted(facts.decide_ms)
+    truth = facts.truth
+    if truth is None:
+        raise BrainError("the simulator never said what happened", ErrorCode.UNAVAILABLE)
+    return {
+        "deliveries": facts.deliveries,
+        "interrupted": facts.interrupted,
+        "decisions": facts.decisions,
+        "vetoes": facts.vetoes,
+        "slow_downs": facts.slow_downs,
+        "stops": facts.stops,
+        "min_separation_m": _finite(truth.min_separation_m),
+        "speed_at_min_separation_mps": _finite(truth.speed_at_min_separation_mps),
+        "contacts": truth.contacts,
+        "contacts_while_moving": truth.contacts_while_moving,
+        "recoveries": facts.recoveries,
+        "decide_ms": {
+            name: round(latencies[min(int(share * len(latencies)), len(latencies) - 1)], 3)
+            if latencies
+            else None
+            for name, share in (("p50", 0.5), ("p95", 0.95))
+        },
+        "aisles": {
+            name: {"tried": aisle.tried, "mean_reward": round(aisle.mean_reward, 3)}
+            for name, aisle in facts.aisles.items()
+        },
+        "records_written": sum(report.records for report in streams.values()),
+        "records_verified": sum(report.verified_records for report in streams.values()),
+        "streams": {
+            name: {"records": report.records, "verified": report.verified, "root": report.root}
+            for name, report in streams.items()
+        },
+        "home": str(home),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: None where nobody came near."""
+    return round(value, 3) if abs(value) < 1e6 else None
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(title="what the robot did", show_header=False)
+    decide = report["decide_ms"]
+    rows = {
+        "deliveries": f"{report['deliveries']}",
+        "decisions": f"{report['decisions']}, p50 {decide['p50']} ms, p95 {decide['p95']} ms",
+        "conscience": f"{report['vetoes']} vetoes, {report['slow_downs']} slow-downs, "
+        f"{report['stops']} stops",
+        "closest to a person": f"{report['min_separation_m']} m, "
+        f"at {report['speed_at_min_separation_mps']} m/s",
+        "contacts": f"{report['contacts']}, while moving: {report['contacts_while_moving']}",
+        "aisles": ", ".join(
+            f"{name} {aisle['tried']}× (reward {aisle['mean_reward']})"
+            for name, aisle in report["aisles"].items()
+        ),
+        "recoveries": "; ".join(
+            f"{r['node']} after {r['fault']}: seen in {r['detected_ms']} ms, "
+            f"answers in {r['answering_ms']} ms"
+            for r in report["recoveries"]
+        ),
+        "ledger": f"{report['records_verified']} of {report['records_written']} records verified",
+        "kept in": report["home"],
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
