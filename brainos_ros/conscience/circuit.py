@@ -174,8 +174,11 @@ class Circuit:
 
 
 def encode(context: Mapping[str, Any]) -> str:
-    """Inputs as one line of JSON, exact to the type: 1 stays 1 and 1.0 stays 1.0."""
-    return json.dumps(dict(context), sort_keys=True, default=repr)
+    """Inputs as one line of JSON, exact to the type: 1 stays 1 and 1.0 stays 1.0.
+
+    What JSON has no type for becomes a mapping, which no rule accepts either.
+    """
+    return json.dumps(dict(context), sort_keys=True, default=lambda value: {"no": repr(value)})
 
 
 def record_rules(record: Record, rules: RuleSet, replaces: str, operators: list[str]) -> None:
