@@ -2,8 +2,8 @@
 
 The real `pfc` and `conscience` and an echo server (std_srvs/SetBool) are processes of their own
 on the same executors, called by one client in alternating rounds. The decision: three options,
-a hard and a soft constraint, 60 outcomes remembered; verdict and decision in their ledgers
-before the answer.
+three facts of context, a hard and a soft constraint, 60 outcomes remembered; verdict and decision
+in their ledgers before the answer.
 """
 
 import os
@@ -78,17 +78,12 @@ def make_request() -> Any:
 
     from brainos_ros.ros.conversions import dict_to_attributes
 
-    options = [
-        Option(
-            name=f"aisle_{place}",
-            attributes=dict_to_attributes({"length_m": 10.0 + place, "stairs": False}),
-        )
-        for place in (1, 2, 3)
-    ]
     return Decide.Request(
-        objective="deliver",
-        options=options,
-        context=dict_to_attributes({"station": "B", "load": "crate"}),
+        objective="navigate_to_goal",
+        options=[Option(name=name) for name in ("path_a", "path_b", "path_c")],
+        context=dict_to_attributes(
+            {"scene": "outdoor", "weather": "clear", "time_of_day": "morning"}
+        ),
         constraints=["avoid_stairs", "energy_efficient"],
     )
 
@@ -123,10 +118,9 @@ def main() -> int:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     home = Path(tempfile.mkdtemp(prefix="brainos-bench-"))
     os.environ["BRAINOS_HOME"] = str(home)
-    from brainos_ros.conscience.halt import write_armed
+    from brainos_ros.conscience.credentials import provision
 
-    (home / "conscience").mkdir()
-    write_armed(home / "conscience", "robot", "benchmark")
+    provision(home, "benchmark", home / "keys")
     entries = [f"from brainos_ros.{role}.node import main; main()" for role in NODES]
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -60,13 +60,16 @@ class Constraint:
     max_cost: float
 
     def judge(self, option: Mapping[str, Any], context: Mapping[str, Any]) -> Verdict | None:
-        """Return what this constraint says of the option, or None where it is content."""
-        known = {"option": _doubles(option), "context": _doubles(context)}
+        """Return what this constraint says of the option, or None where it is content.
+
+        Both mappings with their numbers as floats, as `doubles` makes them.
+        """
+        known = {"option": option, "context": context}
         for scope, name in self.references:
             if name not in known[scope]:
                 if (scope, name) not in self.defaults:
                     return self._hurt(f"{scope}.{name} is not known")
-                known[scope][name] = self.defaults[scope, name]
+                known[scope] = {**known[scope], name: self.defaults[scope, name]}
         try:
             result = self.program.execute(known)
         except Exception as error:
@@ -187,7 +190,8 @@ def _parse_defaults(name: str, defaults: Any) -> dict[tuple[str, str], Any]:
     return parsed
 
 
-def _doubles(values: Mapping[str, Any]) -> dict[str, Any]:
+def doubles(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as expressions see them: every number a float."""
     return {key: _double(value) for key, value in values.items()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brainos_msgs.action import Execute, Pursue
-from brainos_msgs.msg import Alternative, Contribution, Episode, ServiceLevel, WorldState
+from brainos_msgs.msg import Alternative, Attribute, Contribution, Episode, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
 from brainos_msgs.srv import Decide, Evaluate, Explain
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
@@ -31,6 +31,7 @@ from brainos_ros.ros.conversions import (
     ns_to_time,
     refuse,
 )
+from brainos_ros.ros.inline import Inline
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -68,10 +69,8 @@ class PfcNode(BrainNode):
         constraints = load_constraints(Path(given) if given else shipped_file())
         self._store = self._owned(Store(self.home / "pfc" / "pfc.db"), Store.close)
         self._engine = Engine(constraints, self._store.learning())
-        self._evaluate = self._owned(
-            self.outgoing.client(Evaluate, "conscience/evaluate"),
-            self.outgoing.node.destroy_client,
-        )
+        self._asking = self._owned(Inline(self), Inline.close)
+        self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
         self._observed: dict[str, Any] = {}
         self._level = ServiceLevel.ONLINE
         self._pursuit: Pursuit | None = None
@@ -140,29 +139,42 @@ class PfcNode(BrainNode):
     # ---------------------------------------------------------------- decide, explain
 
     def _decide(self, request: Decide.Request, response: Decide.Response) -> Decide.Response:
-        decision = self._take_decision(request)
-        response.decision = message = _decision_to_msg(decision)
-        self._decisions.publish(message)
-        return response if message.recommended_action else refuse(response, _none_left(decision))
+        decision, response.decision = self._take_decision(request)
+        if not decision.recommended_action:
+            refuse(response, _none_left(decision))
+        return response
 
-    def _take_decision(self, request: Any) -> Decision:
+    def _take_decision(self, request: Any) -> tuple[Decision, DecisionMsg]:
         options = [
             Option(each.name, attributes_to_dict(each.attributes, f"options[{i}].attributes"))
             for i, each in enumerate(request.options)
         ]
         context = attributes_to_dict(request.context, "context")
+        arguments = {each.name: _arguments(request, each) for each in request.options}
         decision = self._engine.decide(
-            request.objective, options, context, request.constraints, self._ask, self._observed
+            request.objective,
+            options,
+            context,
+            request.constraints,
+            lambda action, _: self._ask(action, arguments[action]),
+            self._observed,
         )
         body = json.dumps(decision.to_dict(), separators=(",", ":")).encode()
-        self._store.add_decision(self.record("decision", body), decision.decision_id, body)
-        return decision
+        place = self.record("decision", body)
+        message = _decision_to_msg(decision)
 
-    def _ask(self, action: str, inputs: Mapping[str, Any]) -> Permission:
-        request = Evaluate.Request(
-            action=action, context=dict_to_attributes(inputs), requester=self.role
-        )
-        reply = self.outgoing.call(self._evaluate, request, self.settings["conscience_timeout_s"])
+        def afterwards() -> None:
+            self._store.add_decision(place, decision.decision_id, body)
+            self._decisions.publish(message)
+
+        # the ledger has it; whoever asked need not wait for the rest
+        self.executor.create_task(self._guarded(afterwards, "pfc/decisions"))
+        return decision, message
+
+    def _ask(self, action: str, arguments: list[Attribute]) -> Permission:
+        request = Evaluate.Request(action=action, context=arguments, requester=self.role)
+        timeout_s = self.settings["conscience_timeout_s"]
+        reply = self._asking.call(self._evaluate, request, timeout_s)
         if not reply.success:
             return Permission(False, reply.message, "")
         verdict = reply.evaluation
@@ -222,9 +234,7 @@ class PfcNode(BrainNode):
                 "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
             )
         _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
-        decision = self._take_decision(request)
-        result.decision = _decision_to_msg(decision)
-        self._decisions.publish(result.decision)
+        decision, result.decision = self._take_decision(request)
         if not decision.recommended_action:
             raise _none_left(decision)
         await self._act(goal, pursuit, decision)
@@ -255,9 +265,10 @@ class PfcNode(BrainNode):
             raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
         action = decision.recommended_action
         option = next(each for each in goal.request.options if each.name == action)
-        context = {each.key: each for each in [*goal.request.context, *option.attributes]}
         order = Execute.Goal(
-            action=action, context=list(context.values()), decision_id=decision.decision_id
+            action=action,
+            context=_arguments(goal.request, option),
+            decision_id=decision.decision_id,
         )
 
         def relay(message: Any) -> None:
@@ -321,6 +332,13 @@ def _tell(goal: Any, pursuit: Pursuit, phase: str, text: str, progress: float = 
     goal.publish_feedback(
         Pursue.Feedback(phase=phase, action=pursuit.action, progress=progress, text=text)
     )
+
+
+def _arguments(request: Any, option: Any) -> list[Attribute]:
+    """Context and attributes of an option together; of the same key the option's counts."""
+    if not option.attributes:
+        return list(request.context)
+    return list({each.key: each for each in [*request.context, *option.attributes]}.values())
 
 
 def _none_left(decision: Decision) -> BrainError:

@@ -4,6 +4,7 @@ import yaml
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.constraints import (
     ConstraintSet,
+    doubles,
     load_constraints,
     parse_constraint,
     shipped_file,
@@ -27,7 +28,7 @@ def test_hard_excludes_only_where_true():
 
 def test_soft_cost_is_limited():
     constraint = soft("0.1 * option.length_m", max_cost=0.5)
-    assert constraint.judge({"length_m": 3}, {}).cost == pytest.approx(0.3)
+    assert constraint.judge({"length_m": 3.0}, {}).cost == pytest.approx(0.3)
     assert constraint.judge({"length_m": 300.0}, {}).cost == 0.5
     assert constraint.judge({"length_m": -3.0}, {}) is None
 
@@ -111,7 +112,7 @@ def test_the_file_that_ships():
     stairs, energy = constraints.select(["avoid_stairs", "energy_efficient"])
     assert stairs.judge({"stairs": True}, {}).excluded
     assert stairs.judge({}, {}) is None
-    assert energy.judge({"length_m": 10}, {}).cost == pytest.approx(0.1)
+    assert energy.judge(doubles({"length_m": 10, "stairs": True}), {}).cost == pytest.approx(0.1)
     (wet,) = constraints.select(["indoors_when_wet"])
     assert wet.judge({"outdoor": True}, {"weather": "rain"}).excluded
     assert wet.judge({"outdoor": True}, {"weather": "clear"}) is None
