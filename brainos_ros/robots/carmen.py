@@ -97,8 +97,10 @@ def read(path: Path) -> CarmenLog:
     except OSError as error:
         raise BrainError(f"log_file {path}: {error.strerror}", ErrorCode.NOT_FOUND) from None
     if not log.rows:
-        raise BrainError(f"log_file {path} holds no ODOM, FLASER or RLASER line"
-                         + (f"; {log.problems[0]}" if log.problems else ""))
+        raise BrainError(
+            f"log_file {path} holds no ODOM, FLASER or RLASER line"
+            + (f"; {log.problems[0]}" if log.problems else "")
+        )
     log.rows.sort(key=lambda row: row.time_s)
     return log
 
@@ -106,9 +108,8 @@ def read(path: Path) -> CarmenLog:
 def _lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    opened = gzip.open(path, "rb") if packed else path.open("rb")
-    with opened:
-        for line in opened:
+    with gzip.open(path, "rb") if packed else path.open("rb") as lines:
+        for line in lines:
             yield line.decode("utf-8", errors="replace")
 
 
@@ -145,13 +146,14 @@ def _scan(words: list[str]) -> ScanRow:
         raise ValueError(f"{kind} says it has {words[1] if len(words) > 1 else 'no'} ranges")
     if len(words) != count + 11:
         raise ValueError(f"{kind} of {count} ranges has {len(words) - 1} fields, not {count + 10}")
-    ranges = np.array(_numbers(words[2:2 + count]))
+    ranges = np.array(_numbers(words[2 : 2 + count]))
     if (ranges < 0).any():
         raise ValueError(f"{kind} has a range below zero")
     ranges[ranges >= NO_RETURN_M] = math.inf
-    *_, x, y, yaw, time_s = _numbers(words[2 + count:9 + count])
-    return ScanRow(time_s, ranges, -math.pi / 2, angle_increment(count), (x, y, yaw),
-                   kind == "RLASER")
+    *_, x, y, yaw, time_s = _numbers(words[2 + count : 9 + count])
+    return ScanRow(
+        time_s, ranges, -math.pi / 2, angle_increment(count), (x, y, yaw), kind == "RLASER"
+    )
 
 
 def angle_increment(count: int) -> float:

@@ -9,12 +9,12 @@ from brainos_ros.errors import BrainError
 from brainos_ros.robots.layout import Layout, path_length
 from brainos_ros.robots.people import PERSON_RADIUS_M, Floats
 
-RELAXATION_S = 0.5          # Time in which a walker takes up the speed it wants.
-PUSH_MPS2, REACH_M = 4.0, 0.35          # From other walkers and the robot.
+RELAXATION_S = 0.5  # Time in which a walker takes up the speed it wants.
+PUSH_MPS2, REACH_M = 4.0, 0.35  # From other walkers and the robot.
 WALL_PUSH_MPS2, WALL_REACH_M = 6.0, 0.15
 MAX_SPEED_MPS = 1.8
 KEEP_RIGHT = np.array([[0.94, 0.34], [-0.34, 0.94]])  # Forces turned by 20°: no head-on stand-off.
-DECIDE_S = 0.05             # Forces are weighed this often; between, people walk straight on.
+DECIDE_S = 0.05  # Forces are weighed this often; between, people walk straight on.
 NEAR_ROBOT_M = 3.0
 STUCK_S = 4.0  # Without getting nearer for this long, a walker takes up something else.
 
@@ -28,8 +28,9 @@ class Crowd:
     to what they do, but do not walk through it.
     """
 
-    def __init__(self, layout: Layout, size: int = 6, seed: int = 0,
-                 politeness: float = 0.8) -> None:
+    def __init__(
+        self, layout: Layout, size: int = 6, seed: int = 0, politeness: float = 0.8
+    ) -> None:
         if size < 0 or size > 200:
             raise BrainError(f"people is {size}; the crowd can be 0 to 200")
         self._layout = layout
@@ -39,8 +40,9 @@ class Crowd:
         self.ids: NDArray[np.int64] = np.arange(1, size + 1, dtype=np.int64)
         self.velocities: Floats = np.zeros((size, 2))
         self._shares = self._share_out()
-        self._boxes = np.array([(b.x_min, b.y_min, b.x_max, b.y_max)
-                                for b in (*layout.shelves, *layout.walls)])
+        self._boxes = np.array(
+            [(b.x_min, b.y_min, b.x_max, b.y_max) for b in (*layout.shelves, *layout.walls)]
+        )
         self._wanted = np.clip(self._random.normal(1.25, 0.2, size), 0.8, 1.6)
         self._ways: list[list[Floats]] = [[] for _ in range(size)]
         self._rest_s = np.zeros(size)
@@ -49,7 +51,8 @@ class Crowd:
         self._meets = np.zeros(size, dtype=bool)
         self._polite = np.zeros(size, dtype=bool)
         self.positions: Floats = np.array(
-            [self._place_in(self._draw_aisle()) for _ in range(size)]).reshape(-1, 2)
+            [self._place_in(self._draw_aisle()) for _ in range(size)]
+        ).reshape(-1, 2)
         self._until_decision_s = 0.0
 
     def advance(self, dt: float, robot: Floats) -> None:
@@ -104,13 +107,17 @@ class Crowd:
                 return [place]
             way.append(aisles[inside].ends[int(self._random.integers(2))])
             point = way[-1]
-        way.append(min(aisles[name].ends,
-                       key=lambda end: (end[0] - point[0]) ** 2 + (end[1] - point[1]) ** 2))
+        way.append(
+            min(
+                aisles[name].ends,
+                key=lambda end: (end[0] - point[0]) ** 2 + (end[1] - point[1]) ** 2,
+            )
+        )
         return [np.array(stop) + self._random.uniform(-0.7, 0.7, 2) for stop in way] + [place]
 
     def _choose_errands(self, robot: Floats) -> None:
         meets = np.hypot(*(self.positions - robot[:2]).T) < NEAR_ROBOT_M
-        for i in np.flatnonzero(meets & ~self._meets):
+        for i in np.flatnonzero(meets & ~self._meets).tolist():
             self._polite[i] = self._random.random() < self._politeness
             if self._polite[i]:
                 self._make_room(i, robot)
@@ -127,8 +134,7 @@ class Crowd:
             end = aisle.ends[int(aisle.fraction(here) > aisle.fraction(there))]
             name = self._draw_aisle()
             self._rest_s[i] = 0.0
-            self._take(i, [np.array(end), *self._way_to(np.array(end), name,
-                                                        self._place_in(name))])
+            self._take(i, [np.array(end), *self._way_to(np.array(end), name, self._place_in(name))])
 
     def _follow_way(self, i: int) -> None:
         way = self._ways[i]
@@ -156,8 +162,9 @@ class Crowd:
 
     def _weigh_forces(self, robot: Floats) -> None:
         position, velocity = self.positions, self.velocities
-        goal = np.array([way[0] if way else place
-                         for way, place in zip(self._ways, position, strict=True)])
+        goal = np.array(
+            [way[0] if way else place for way, place in zip(self._ways, position, strict=True)]
+        )
         ahead = goal - position
         distance = np.maximum(1e-6, np.hypot(*ahead.T))[:, None]
         wanted = ahead / distance * np.where(self._rest_s > 0, 0.0, self._wanted)[:, None]

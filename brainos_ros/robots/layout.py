@@ -7,6 +7,7 @@ Frame: `odom`, metres, x and y as the layout says.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -61,10 +62,16 @@ class Layout:
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.extent
         t, h = 0.2, 2.5
-        object.__setattr__(self, "walls", (
-            Box(x0 - t, y0 - t, x1 + t, y0, h), Box(x0 - t, y1, x1 + t, y1 + t, h),
-            Box(x0 - t, y0, x0, y1, h), Box(x1, y0, x1 + t, y1, h),
-        ))
+        object.__setattr__(
+            self,
+            "walls",
+            (
+                Box(x0 - t, y0 - t, x1 + t, y0, h),
+                Box(x0 - t, y1, x1 + t, y1 + t, h),
+                Box(x0 - t, y0, x0, y1, h),
+                Box(x1, y0, x1 + t, y1, h),
+            ),
+        )
 
     @property
     def start(self) -> Point:
@@ -82,7 +89,8 @@ class Layout:
         except KeyError:
             raise BrainError(
                 f"station '{name}' is not in the {self.name}; it has {', '.join(self.stations)}",
-                ErrorCode.NOT_FOUND) from None
+                ErrorCode.NOT_FOUND,
+            ) from None
 
     def side(self, point: Point) -> int | None:
         """0 or 1 for a point on an open side, None between the ends of the aisles."""
@@ -107,7 +115,8 @@ class Layout:
         if aisle not in self.aisles:
             raise BrainError(
                 f"aisle '{aisle}' is not in the {self.name}; it has {', '.join(self.aisles)}",
-                ErrorCode.NOT_FOUND)
+                ErrorCode.NOT_FOUND,
+            )
         return self._through(aisle, start, goal)
 
     def _through(self, name: str, start: Point, goal: Point) -> list[Point]:
@@ -118,8 +127,12 @@ class Layout:
             inside = min(self.aisles, key=lambda a: self.aisles[a].offset(start))
             if inside == name:
                 return [ends[goal_side], goal]
-            return [self.aisles[inside].ends[1 - goal_side], ends[1 - goal_side],
-                    ends[goal_side], goal]
+            return [
+                self.aisles[inside].ends[1 - goal_side],
+                ends[1 - goal_side],
+                ends[goal_side],
+                goal,
+            ]
         if side == goal_side:
             return [ends[side], ends[1 - side], ends[side], goal]
         return [ends[side], ends[1 - side], goal]
@@ -127,7 +140,7 @@ class Layout:
 
 def path_length(points: list[Point]) -> float:
     """Length of the line through `points` [m]."""
-    return sum(math.dist(a, b) for a, b in zip(points, points[1:], strict=False))
+    return sum(math.dist(a, b) for a, b in itertools.pairwise(points))
 
 
 def warehouse() -> Layout:
@@ -140,8 +153,12 @@ def warehouse() -> Layout:
         f"aisle_{number}": Aisle(((-5.2, y), (5.2, y)), 3.0)
         for number, y in enumerate((4.0, 0.0, -4.0), start=1)
     }
-    stations = {"station_a": (-7.4, 0.0), "station_b": (7.4, 0.0),
-                "station_c": (-7.4, 4.5), "station_d": (7.4, -4.5)}
+    stations = {
+        "station_a": (-7.4, 0.0),
+        "station_b": (7.4, 0.0),
+        "station_c": (-7.4, 4.5),
+        "station_d": (7.4, -4.5),
+    }
     return Layout("warehouse", (-9.0, -6.7, 9.0, 6.7), shelves, stations, aisles)
 
 
@@ -170,10 +187,18 @@ def hall(x_min: float, y_min: float, x_max: float, y_max: float, flow_along_x: b
     }
     west, east = cross[0] - margin_cross + 1.2, cross[1] + margin_cross - 1.2
     stations = {
-        "station_a": place(middle, west), "station_b": place(middle, east),
-        "station_c": place(middle - spacing, west), "station_d": place(middle + spacing, east),
+        "station_a": place(middle, west),
+        "station_b": place(middle, east),
+        "station_c": place(middle - spacing, west),
+        "station_d": place(middle + spacing, east),
     }
     low_corner = place(middle - half, cross[0] - margin_cross)
     high_corner = place(middle + half, cross[1] + margin_cross)
-    return Layout("hall", (*low_corner, *high_corner), (), stations, aisles,
-                  start_yaw=math.pi / 2 if flow_along_x else 0.0)
+    return Layout(
+        "hall",
+        (*low_corner, *high_corner),
+        (),
+        stations,
+        aisles,
+        start_yaw=math.pi / 2 if flow_along_x else 0.0,
+    )

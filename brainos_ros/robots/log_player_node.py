@@ -55,11 +55,18 @@ class LogPlayerNode(Node):
         self._rate: float = settings["rate"]
         self._loop: bool = settings["loop"]
         self._odom = self.create_publisher(Odometry, settings["odom_topic"], qos.SENSOR)
-        self._scans = {rear: self.create_publisher(LaserScan, topic, qos.SENSOR) for rear, topic
-                       in ((False, settings["scan_topic"]),
-                           (True, f"{settings['scan_topic']}_rear"))}
-        self._clock = (self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
-                       if settings["publish_clock"] else None)
+        self._scans = {
+            rear: self.create_publisher(LaserScan, topic, qos.SENSOR)
+            for rear, topic in (
+                (False, settings["scan_topic"]),
+                (True, f"{settings['scan_topic']}_rear"),
+            )
+        }
+        self._clock = (
+            self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
+            if settings["publish_clock"]
+            else None
+        )
         offset = self.log.parameters.get("robot_frontlaser_offset", "0")
         self._transforms = Transforms(self, _number(offset), 0.0)
         self._period_s = self._scan_period()
@@ -68,7 +75,8 @@ class LogPlayerNode(Node):
         self._next = 0
         self._begin = time.monotonic()
         self._timer = self.create_timer(
-            TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     def _report(self) -> None:
         log, say = self.log, self.get_logger()
@@ -78,12 +86,15 @@ class LogPlayerNode(Node):
             say.warning(f"left out {log.malformed - len(log.problems)} malformed lines more")
         scans = sum(isinstance(row, carmen.ScanRow) for row in log.rows)
         other = ", ".join(f"{count} {kind}" for kind, count in log.left_out.items())
-        say.info(f"{scans} scans and {len(log.rows) - scans} odometry rows of"
-                 f" {log.duration_s:.0f} s" + (f"; not played: {other}" if other else ""))
+        say.info(
+            f"{scans} scans and {len(log.rows) - scans} odometry rows of"
+            f" {log.duration_s:.0f} s" + (f"; not played: {other}" if other else "")
+        )
 
     def _scan_period(self) -> float:
-        times = [row.time_s for row in self.log.rows
-                 if isinstance(row, carmen.ScanRow) and not row.rear]
+        times = [
+            row.time_s for row in self.log.rows if isinstance(row, carmen.ScanRow) and not row.rear
+        ]
         return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
 
     def _tick(self) -> None:
@@ -114,9 +125,17 @@ class LogPlayerNode(Node):
         if not self._has_odometry:
             self._odom.publish(odometry_message(row.pose, 0.0, 0.0, 0.0, stamp))
         turned = math.pi if row.rear else 0.0
-        self._scans[row.rear].publish(scan_message(
-            row.ranges, stamp, row.angle_min + turned, row.angle_increment,
-            self._period_s / self._rate, RANGE_MIN_M, carmen.NO_RETURN_M))
+        self._scans[row.rear].publish(
+            scan_message(
+                row.ranges,
+                stamp,
+                row.angle_min + turned,
+                row.angle_increment,
+                self._period_s / self._rate,
+                RANGE_MIN_M,
+                carmen.NO_RETURN_M,
+            )
+        )
 
     def end(self) -> None:
         """Stop playing."""

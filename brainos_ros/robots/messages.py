@@ -15,9 +15,16 @@ from sensor_msgs.msg import LaserScan
 ODOM, BASE, LIDAR = "odom", "base_link", "lidar_link"
 
 
-def scan_message(ranges: Iterable[float], stamp: Time, angle_min: float, increment: float,
-                 period_s: float, range_min: float, range_max: float,
-                 frame: str = LIDAR) -> LaserScan:
+def scan_message(
+    ranges: Iterable[float],
+    stamp: Time,
+    angle_min: float,
+    increment: float,
+    period_s: float,
+    range_min: float,
+    range_max: float,
+    frame: str = LIDAR,
+) -> LaserScan:
     """A LaserScan of beams `increment` [rad] apart, taken at once; +Inf is free space."""
     values = array.array("f", ranges)
     message = LaserScan()
@@ -33,8 +40,9 @@ def scan_message(ranges: Iterable[float], stamp: Time, angle_min: float, increme
     return message
 
 
-def odometry_message(pose: tuple[float, float, float], linear: float, lateral: float,
-                     angular: float, stamp: Time) -> Odometry:
+def odometry_message(
+    pose: tuple[float, float, float], linear: float, lateral: float, angular: float, stamp: Time
+) -> Odometry:
     """Odometry of `pose` (x, y, yaw) in `odom`; the twist is in the frame of the base."""
     message = Odometry()
     message.header.stamp = stamp
@@ -48,8 +56,9 @@ def odometry_message(pose: tuple[float, float, float], linear: float, lateral: f
     return message
 
 
-def velocity_message(linear: float, angular: float, stamp: Time,
-                     stamped: bool) -> Twist | TwistStamped:
+def velocity_message(
+    linear: float, angular: float, stamp: Time, stamped: bool
+) -> Twist | TwistStamped:
     """A velocity command as Twist, or TwistStamped in the frame of the base."""
     message = TwistStamped() if stamped else Twist()
     twist = message

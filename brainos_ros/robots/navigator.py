@@ -6,6 +6,7 @@ CMU-RI-TR-92-01. No ROS in here: `Errand.step` is called at a fixed rate with th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from brainos_ros.robots.physics import Base
 
 Pose = tuple[float, float, float]
 ARRIVED_M = 0.15
+STANDING = 0.02  # m/s and rad/s
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Path:
 
     def __init__(self, points: list[Point]) -> None:
         self._points = [points[0]] + [
-            b for a, b in zip(points, points[1:], strict=False) if math.dist(a, b) > 1e-6]
+            b for a, b in itertools.pairwise(points) if math.dist(a, b) > 1e-6
+        ]
         self._at = [0.0]
-        for a, b in zip(self._points, self._points[1:], strict=False):
+        for a, b in itertools.pairwise(self._points):
             self._at.append(self._at[-1] + math.dist(a, b))
         self.travelled_m = 0.0
 
@@ -66,7 +69,8 @@ class Path:
         candidates = [self.travelled_m + window_m * i / steps for i in range(steps + 1)]
         self.travelled_m = min(
             (min(at, self.length_m) for at in candidates),
-            key=lambda at: math.dist(self.point_at(at), point))
+            key=lambda at: math.dist(self.point_at(at), point),
+        )
 
     def point_at(self, distance_m: float) -> Point:
         """The point `distance_m` from the beginning; the goal beyond its end."""
@@ -81,8 +85,16 @@ class Path:
 class Errand:
     """One action under way. Call `step` until `outcome` is set."""
 
-    def __init__(self, name: str, path: Path | None, shortest_m: float, ideal_s: float,
-                 limit_s: float, base: Base, driving: Driving) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path | None,
+        shortest_m: float,
+        ideal_s: float,
+        limit_s: float,
+        base: Base,
+        driving: Driving,
+    ) -> None:
         self.name = name
         self.path = path
         self.shortest_m = shortest_m
@@ -91,6 +103,7 @@ class Errand:
         self.elapsed_s = 0.0
         self.held_s = 0.0
         self.held = False
+        self._last = (math.inf, math.inf, 0.0)
         self.outcome: Outcome | None = None
         self._base = base
         self._driving = driving
@@ -103,7 +116,7 @@ class Errand:
             return min(1.0, self.elapsed_s / self.ideal_s) if self.ideal_s else 1.0
         return min(1.0, self.path.travelled_m / self.path.length_m) if self.path.length_m else 1.0
 
-    def step(self, pose: Pose, speed_mps: float, dt: float) -> tuple[float, float]:
+    def step(self, pose: Pose, dt: float) -> tuple[float, float]:
         """The command (linear [m/s], angular [rad/s]) for now; zero once it has ended."""
         if self.outcome is not None:
             return 0.0, 0.0
@@ -119,12 +132,16 @@ class Errand:
             return 0.0, 0.0
         if self.elapsed_s >= self.limit_s:
             half_way = self.progress >= 0.5
-            self._end("partial" if half_way else "failure",
-                      0.25 * self.progress if half_way else 0.0,
-                      f"not there after {self.limit_s:.0f} s, {100 * self.progress:.0f} % done")
+            self._end(
+                "partial" if half_way else "failure",
+                0.25 * self.progress if half_way else 0.0,
+                f"not there after {self.limit_s:.0f} s, {100 * self.progress:.0f} % done",
+            )
             return 0.0, 0.0
-        self.held = abs(speed_mps) < 0.02 < self._speed
+        stood = math.dist(pose[:2], self._last[:2]) < STANDING * dt
+        self.held = stood and abs(pose[2] - self._last[2]) < STANDING * dt
         self.held_s += dt if self.held else 0.0
+        self._last = pose
         return self._pursue(pose, left, dt)
 
     def cancel(self) -> None:
@@ -133,8 +150,14 @@ class Errand:
             self._end("failure", 0.0, "cancelled")
 
     def _end(self, outcome: str, reward: float, message: str = "") -> None:
-        self.outcome = Outcome(outcome, reward, self.elapsed_s, self.ideal_s,
-                               1.0 if outcome == "success" else self.progress, message)
+        self.outcome = Outcome(
+            outcome,
+            reward,
+            self.elapsed_s,
+            self.ideal_s,
+            1.0 if outcome == "success" else self.progress,
+            message,
+        )
 
     def _pursue(self, pose: Pose, left_m: float, dt: float) -> tuple[float, float]:
         assert self.path is not None
@@ -152,9 +175,12 @@ class Errand:
             turn = min(base.max_yaw_rate_radps, max(0.2, 1.5 * abs(error)))
             return 0.0, math.copysign(turn, error)
         curvature = 2 * math.sin(error) / distance
-        speed = min(driving.cruise_speed_mps, base.max_speed_mps,
-                    max(0.08, math.sqrt(0.5 * base.deceleration_mps2 * max(0.0, left_m - 0.05))),
-                    0.8 * base.max_yaw_rate_radps / max(1e-6, abs(curvature)))
+        speed = min(
+            driving.cruise_speed_mps,
+            base.max_speed_mps,
+            max(0.08, math.sqrt(0.5 * base.deceleration_mps2 * max(0.0, left_m - 0.05))),
+            0.8 * base.max_yaw_rate_radps / max(1e-6, abs(curvature)),
+        )
         self._speed = min(speed, self._speed + base.acceleration_mps2 * dt)
         return self._speed, self._speed * curvature
 
@@ -165,7 +191,7 @@ class Navigator:
     def __init__(self, layout: Layout, base: Base, driving: Driving | None = None) -> None:
         self._layout = layout
         self._base = base
-        self._driving = driving or Driving()
+        self.driving = driving or Driving()
 
     def actions(self) -> list[str]:
         """Names that `begin` understands."""
@@ -177,7 +203,8 @@ class Navigator:
         `aisle_…` drives through that aisle to the station named by `to` (`from`, if given, must
         exist; the way begins where the base is). `go:<station>` takes the shortest way. `wait`
         stands for `seconds` (2). `timeout_s` ends a drive; by default three times what the
-        way takes undisturbed and 15 s. The ideal is the shortest way at cruise speed, whichever aisle was chosen.
+        way takes undisturbed and 15 s. The ideal is the shortest way at cruise speed, whichever
+        aisle was chosen.
 
         Raises:
             BrainError: unknown action, station or aisle, or a value out of its range.
@@ -185,35 +212,43 @@ class Navigator:
         layout = self._layout
         if action == "wait":
             seconds = _number(context, "seconds", 2.0)
-            return Errand(action, None, 0.0, seconds, math.inf, self._base, self._driving)
+            return Errand(action, None, 0.0, seconds, math.inf, self._base, self.driving)
         here = pose[:2]
         if action.startswith("go:"):
             goal = layout.station(action[3:])
             points = layout.route(here, goal)
         elif action in layout.aisles:
             if "to" not in context:
-                raise BrainError(f"{action} needs a station in 'to'; there are"
-                                 f" {', '.join(layout.stations)}")
+                raise BrainError(
+                    f"{action} needs a station in 'to'; there are {', '.join(layout.stations)}"
+                )
             if "from" in context:
                 layout.station(str(context["from"]))
             goal = layout.station(str(context["to"]))
             points = layout.route(here, goal, action)
         else:
-            raise BrainError(f"action '{action}' is unknown; the robot can do"
-                             f" {', '.join(self.actions())}", ErrorCode.NOT_FOUND)
-        base, cruise = self._base, min(self._driving.cruise_speed_mps, self._base.max_speed_mps)
+            raise BrainError(
+                f"action '{action}' is unknown; the robot can do {', '.join(self.actions())}",
+                ErrorCode.NOT_FOUND,
+            )
+        base, cruise = self._base, min(self.driving.cruise_speed_mps, self._base.max_speed_mps)
         ramps = cruise / (2 * base.acceleration_mps2) + cruise / (2 * base.deceleration_mps2)
         shortest = path_length([here, *layout.route(here, goal)])
         ideal = shortest / cruise + ramps
         planned = path_length([here, *points]) / cruise + ramps
         limit = _number(context, "timeout_s", 3 * planned + 15.0)
-        return Errand(action, Path([here, *points]), shortest, ideal, limit, self._base,
-                      self._driving)
+        return Errand(
+            action, Path([here, *points]), shortest, ideal, limit, self._base, self.driving
+        )
 
 
 def _number(context: Mapping[str, object], name: str, default: float) -> float:
     value = context.get(name, default)
-    if (isinstance(value, bool) or not isinstance(value, int | float)
-            or not math.isfinite(value) or value <= 0):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
         raise BrainError(f"{name} is {value!r}; it must be a number of seconds above 0")
     return float(value)

@@ -44,7 +44,8 @@ class Base:
         if not 0.15 <= self.footprint_radius_m <= 1.0:
             raise BrainError(
                 f"footprint_radius_m is {self.footprint_radius_m}; the simulated base can be"
-                " built from 0.15 to 1.0 m")
+                " built from 0.15 to 1.0 m"
+            )
 
     @property
     def track_m(self) -> float:
@@ -98,8 +99,9 @@ class MotorController:
         per_radius = 1.0 / self._base.footprint_radius_m
         up, down = self._base.acceleration_mps2, BRAKE_RESERVE * self._base.deceleration_mps2
         self.linear = _ramp(self.linear, self._target[0], up * dt, down * dt)
-        self.angular = _ramp(self.angular, self._target[1], up * per_radius * dt,
-                             down * per_radius * dt)
+        self.angular = _ramp(
+            self.angular, self._target[1], up * per_radius * dt, down * per_radius * dt
+        )
         return self.linear, self.angular
 
 
@@ -114,8 +116,9 @@ def _ramp(now: float, target: float, up: float, down: float) -> float:
 class Body:
     """The base in its hall; time goes on by `step`, 5 ms at once."""
 
-    def __init__(self, layout: Layout, base: Base, lidar: Lidar, capacity: int,
-                 seed: int = 0) -> None:
+    def __init__(
+        self, layout: Layout, base: Base, lidar: Lidar, capacity: int, seed: int = 0
+    ) -> None:
         """Put the base at the layout's start, with room for `capacity` people.
 
         Raises:
@@ -135,8 +138,11 @@ class Body:
         self._hit = np.zeros((lidar.rays, 1), dtype=np.int32)
         self._distance = np.zeros((lidar.rays, 1))
         self._groups = np.array([[0], [1], [1], [0], [0], [0]], dtype=np.uint8)
-        self._fixed = {self._model.geom(i).id for i in range(self._model.ngeom)
-                       if self._model.geom_group[i] == 1}
+        self._fixed = {
+            self._model.geom(i).id
+            for i in range(self._model.ngeom)
+            if self._model.geom_group[i] == 1
+        }
         self._hull = self._model.geom("hull").id
         self._hidden = np.array(self._data.mocap_pos)
         self._mj.mj_forward(self._model, self._data)
@@ -172,8 +178,8 @@ class Body:
     def place_people(self, positions: Floats) -> None:
         """Stand the lidar's targets where people are; positions (n, 2) [m]."""
         places = self._hidden.copy()
-        places[:len(positions), :2] = positions
-        places[:len(positions), 2] = 0.85
+        places[: len(positions), :2] = positions
+        places[: len(positions), 2] = 0.85
         self._data.mocap_pos[:] = places
 
     def touches_shelf(self) -> bool:
@@ -181,7 +187,8 @@ class Body:
         contact = self._data.contact
         return any(
             (a == self._hull and b in self._fixed) or (b == self._hull and a in self._fixed)
-            for a, b in contact.geom[:self._data.ncon].tolist())
+            for a, b in contact.geom[: self._data.ncon].tolist()
+        )
 
     def scan(self) -> Floats:
         """Ranges (rays,) [m] as the lidar measures them now; +Inf where nothing is in reach.
@@ -193,9 +200,19 @@ class Body:
         np.cos(self._angles + yaw, out=self._vectors[:, 0])
         np.sin(self._angles + yaw, out=self._vectors[:, 1])
         self._mj.mj_multiRay(
-            self._model, self._data, np.array([[x], [y], [LIDAR_HEIGHT_M]]),
-            self._vectors.reshape(-1, 1), self._groups, True, self._base_id, self._hit,
-            self._distance, None, self.lidar.rays, self.lidar.range_max_m)
+            self._model,
+            self._data,
+            np.array([[x], [y], [LIDAR_HEIGHT_M]]),
+            self._vectors.reshape(-1, 1),
+            self._groups,
+            True,
+            self._base_id,
+            self._hit,
+            self._distance,
+            None,
+            self.lidar.rays,
+            self.lidar.range_max_m,
+        )
         ranges = self._distance[:, 0].copy()
         missed = self._hit[:, 0] < 0
         ranges += self._noise.normal(0.0, self.lidar.noise_m, self.lidar.rays)
@@ -213,8 +230,10 @@ def load_mujoco() -> Any:
     try:
         return importlib.import_module("mujoco")
     except ImportError:
-        raise BrainError("the simulated robot needs MuJoCo: pip install 'brainos_ros[sim]'",
-                         ErrorCode.UNAVAILABLE) from None
+        raise BrainError(
+            "the simulated robot needs MuJoCo: pip install 'brainos_ros[sim]'",
+            ErrorCode.UNAVAILABLE,
+        ) from None
 
 
 def _world(layout: Layout, base: Base, capacity: int) -> str:
@@ -222,14 +241,20 @@ def _world(layout: Layout, base: Base, capacity: int) -> str:
     fixed = "\n".join(_box(box) for box in (*layout.shelves, *layout.walls))
     people = "\n".join(
         f'<body mocap="true" pos="{i} 0 -9"><geom type="cylinder" size="{PERSON_RADIUS_M} 0.85"'
-        ' contype="0" conaffinity="0" group="2"/></body>' for i in range(capacity))
+        ' contype="0" conaffinity="0" group="2"/></body>'
+        for i in range(capacity)
+    )
     r, w = base.footprint_radius_m, WHEEL_RADIUS_M
     x, y = layout.start
     half_yaw = layout.start_yaw / 2
-    wheel = (f'<geom type="ellipsoid" size="{w} 0.02 {w}" mass="1.5" group="3"'
-             ' friction="1.2 0.005 0.0001"/>')
-    caster = ('<geom type="sphere" size="0.03" pos="{} 0 -0.0495" mass="0.3" group="3"'
-              ' priority="1" condim="1"/>')
+    wheel = (
+        f'<geom type="ellipsoid" size="{w} 0.02 {w}" mass="1.5" group="3"'
+        ' friction="1.2 0.005 0.0001"/>'
+    )
+    caster = (
+        '<geom type="sphere" size="0.03" pos="{} 0 -0.0495" mass="0.3" group="3"'
+        ' priority="1" condim="1"/>'
+    )
     half_track = base.track_m / 2
     return f"""
 <mujoco model={quoteattr(layout.name)}>
@@ -258,5 +283,7 @@ def _world(layout: Layout, base: Base, capacity: int) -> str:
 def _box(box: Box) -> str:
     half = ((box.x_max - box.x_min) / 2, (box.y_max - box.y_min) / 2, box.height / 2)
     middle = (box.x_min + half[0], box.y_min + half[1], half[2])
-    return (f'<geom type="box" size="{half[0]} {half[1]} {half[2]}"'
-            f' pos="{middle[0]} {middle[1]} {middle[2]}" group="1"/>')
+    return (
+        f'<geom type="box" size="{half[0]} {half[1]} {half[2]}"'
+        f' pos="{middle[0]} {middle[1]} {middle[2]}" group="1"/>'
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,8 +53,9 @@ def _extend(line: list[Point], point: Point) -> None:
 class _Canvas:
     """Drawing in metres; the picture is made larger and shrunk, for smooth edges."""
 
-    def __init__(self, extent: tuple[float, float, float, float], width: int,
-                 header: int, footer: int) -> None:
+    def __init__(
+        self, extent: tuple[float, float, float, float], width: int, header: int, footer: int
+    ) -> None:
         self._image_module = _pillow("Image")
         margin = 0.6
         x_min, y_min, x_max, y_max = extent
@@ -66,8 +68,10 @@ class _Canvas:
         self.draw = _pillow("ImageDraw").Draw(self.image)
 
     def at(self, point: Point) -> Point:
-        return ((point[0] - self._left) * self.scale,
-                (self._top - point[1]) * self.scale + self.header)
+        return (
+            (point[0] - self._left) * self.scale,
+            (self._top - point[1]) * self.scale + self.header,
+        )
 
     def box(self, low: Point, high: Point, **style: Any) -> None:
         (x0, y1), (x1, y0) = self.at(low), self.at(high)
@@ -80,15 +84,33 @@ class _Canvas:
 
     def line(self, points: Sequence[Point], fill: Any, width_m: float) -> None:
         if len(points) > 1:
-            self.draw.line([self.at(point) for point in points], fill=fill,
-                           width=max(1, round(width_m * self.scale)), joint="curve")
+            self.draw.line(
+                [self.at(point) for point in points],
+                fill=fill,
+                width=max(1, round(width_m * self.scale)),
+                joint="curve",
+            )
 
-    def text(self, at: Point, text: str, size: int, fill: str = INK, anchor: str = "mm",
-             halo: str = "white") -> None:
+    def text(
+        self,
+        at: Point,
+        text: str,
+        size: int,
+        fill: str = INK,
+        anchor: str = "mm",
+        halo: str = "white",
+    ) -> None:
         """Text at a pixel position of the enlarged picture."""
         font = _pillow("ImageFont").load_default(size * OVERSAMPLING)
-        self.draw.text(at, text, fill=fill, font=font, anchor=anchor,
-                       stroke_width=2 * OVERSAMPLING, stroke_fill=halo)
+        self.draw.text(
+            at,
+            text,
+            fill=fill,
+            font=font,
+            anchor=anchor,
+            stroke_width=2 * OVERSAMPLING,
+            stroke_fill=halo,
+        )
 
     def save(self, path: Path) -> None:
         size = (self.image.width // OVERSAMPLING, self.image.height // OVERSAMPLING)
@@ -99,8 +121,9 @@ class _Canvas:
             raise BrainError(f"picture {path}: {error}") from None
 
 
-def render_top_view(path: Path | str, scene: Scene, title: str = "",
-                    notes: Sequence[str] = (), width: int = 1200) -> None:
+def render_top_view(
+    path: Path | str, scene: Scene, title: str = "", notes: Sequence[str] = (), width: int = 1200
+) -> None:
     """Write `scene` from above to `path` (png, jpg, … by its ending), `width` pixels wide.
 
     `title` and `notes` (short facts, drawn in one line below it) head the picture. Needs no
@@ -129,16 +152,27 @@ def _draw_hall(canvas: _Canvas, layout: Layout) -> None:
         (ax, ay), (bx, by) = aisle.ends
         half = aisle.width / 2
         dx, dy = (0.0, half) if abs(bx - ax) > abs(by - ay) else (half, 0.0)
-        canvas.box((min(ax, bx) - dx, min(ay, by) - dy), (max(ax, bx) + dx, max(ay, by) + dy),
-                   fill=LANE, outline=LANE_EDGE, width=OVERSAMPLING)
+        canvas.box(
+            (min(ax, bx) - dx, min(ay, by) - dy),
+            (max(ax, bx) + dx, max(ay, by) + dy),
+            fill=LANE,
+            outline=LANE_EDGE,
+            width=OVERSAMPLING,
+        )
         at = canvas.at(((ax + bx) / 2 + 0.75 * dx, (ay + by) / 2 + 0.75 * dy))
         canvas.text(at, name.replace("_", " "), 16, fill=FAINT, halo=LANE)
     for shelf in layout.shelves:
-        canvas.box((shelf.x_min, shelf.y_min), (shelf.x_max, shelf.y_max), fill=SHELF,
-                   outline=SHELF_EDGE, width=2 * OVERSAMPLING)
+        canvas.box(
+            (shelf.x_min, shelf.y_min),
+            (shelf.x_max, shelf.y_max),
+            fill=SHELF,
+            outline=SHELF_EDGE,
+            width=2 * OVERSAMPLING,
+        )
         for i in range(1, round(shelf.x_max - shelf.x_min)):
-            canvas.line([(shelf.x_min + i, shelf.y_min), (shelf.x_min + i, shelf.y_max)],
-                        SHELF_EDGE, 0.02)
+            canvas.line(
+                [(shelf.x_min + i, shelf.y_min), (shelf.x_min + i, shelf.y_max)], SHELF_EDGE, 0.02
+            )
     for wall in layout.walls:
         canvas.box((wall.x_min, wall.y_min), (wall.x_max, wall.y_max), fill=WALL)
 
@@ -149,25 +183,31 @@ def _draw_trails(canvas: _Canvas, scene: Scene) -> None:
     for pieces in scene.trails.values():
         for piece in pieces:
             if len(piece) > 1:
-                draw.line([canvas.at(point) for point in piece], fill=TRAIL,
-                          width=max(1, round(0.045 * canvas.scale)), joint="curve")
+                draw.line(
+                    [canvas.at(point) for point in piece],
+                    fill=TRAIL,
+                    width=max(1, round(0.045 * canvas.scale)),
+                    joint="curve",
+                )
     canvas.image.alpha_composite(veil)
 
 
 def _draw_track(canvas: _Canvas, scene: Scene) -> None:
     pieces = max(1, len(scene.track) - 1)
     canvas.line(scene.track, "white", 0.2)
-    for i, (a, b) in enumerate(zip(scene.track, scene.track[1:], strict=False)):
-        shade = tuple(round(c + (d - c) * i / pieces)
-                      for c, d in zip(TRACK_BEGIN, TRACK_END, strict=True))
+    for i, (a, b) in enumerate(itertools.pairwise(scene.track)):
+        shade = tuple(
+            round(c + (d - c) * i / pieces) for c, d in zip(TRACK_BEGIN, TRACK_END, strict=True)
+        )
         canvas.line([a, b], shade, 0.11)
         canvas.disc(b, 0.055, fill=shade)
 
 
 def _draw_stations(canvas: _Canvas, layout: Layout) -> None:
     for name, (x, y) in layout.stations.items():
-        canvas.box((x - 0.42, y - 0.42), (x + 0.42, y + 0.42), outline=STATION,
-                   width=3 * OVERSAMPLING)
+        canvas.box(
+            (x - 0.42, y - 0.42), (x + 0.42, y + 0.42), outline=STATION, width=3 * OVERSAMPLING
+        )
         canvas.text(canvas.at((x, y - 0.75)), name.replace("_", " "), 15, fill=STATION, halo=FLOOR)
 
 
@@ -179,18 +219,24 @@ def _draw_bodies(canvas: _Canvas, scene: Scene) -> None:
         x, y, yaw = scene.pose
         r = scene.footprint_radius_m
         canvas.disc((x, y), r, fill=ROBOT, **edge)
-        corners = [(x + 0.8 * r * math.cos(yaw + turn), y + 0.8 * r * math.sin(yaw + turn))
-                   for turn in (0.0, 2.5, -2.5)]
+        corners = [
+            (x + 0.8 * r * math.cos(yaw + turn), y + 0.8 * r * math.sin(yaw + turn))
+            for turn in (0.0, 2.5, -2.5)
+        ]
         canvas.draw.polygon([canvas.at(corner) for corner in corners], fill="white")
 
 
 def _draw_legend(canvas: _Canvas, scene: Scene) -> None:
     s, y = OVERSAMPLING, canvas.image.height - canvas.footer / 2
     x = 24.0 * s
-    entries = [("dot", ROBOT, "robot"),
-               ("line", TRACK_END, f"its track ({path_length(scene.track):.0f} m), lighter: earlier"),
-               ("dot", PERSON, "people"), ("line", TRAIL[:3], "where they walked"),
-               ("box", STATION, "station")]
+    driven = path_length(scene.track)
+    entries = [
+        ("dot", ROBOT, "robot"),
+        ("line", TRACK_END, f"its track ({driven:.0f} m), lighter: earlier"),
+        ("dot", PERSON, "people"),
+        ("line", TRAIL[:3], "where they walked"),
+        ("box", STATION, "station"),
+    ]
     for shape, colour, text in entries:
         box = (x, y - 8 * s, x + 16 * s, y + 8 * s)
         if shape == "dot":
@@ -212,5 +258,6 @@ def _pillow(module: str) -> Any:
     try:
         return importlib.import_module(f"PIL.{module}")
     except ImportError:
-        raise BrainError("a picture needs Pillow: pip install 'brainos_ros[sim]'",
-                         ErrorCode.UNAVAILABLE) from None
+        raise BrainError(
+            "a picture needs Pillow: pip install 'brainos_ros[sim]'", ErrorCode.UNAVAILABLE
+        ) from None

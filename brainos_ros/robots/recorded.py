@@ -81,8 +81,12 @@ class Track:
 
     def at(self, time: float) -> Floats:
         """Position (2,) at `time`; the ends hold outside of the track."""
-        return np.array([np.interp(time, self.times, self.places[:, 0]),
-                         np.interp(time, self.times, self.places[:, 1])])
+        return np.array(
+            [
+                np.interp(time, self.times, self.places[:, 0]),
+                np.interp(time, self.times, self.places[:, 1]),
+            ]
+        )
 
 
 def tracks_of(rows: list[Row], time_step_s: float) -> list[Track]:
@@ -95,7 +99,7 @@ def tracks_of(rows: list[Row], time_step_s: float) -> list[Track]:
     seen: dict[float, dict[float, tuple[float, float]]] = defaultdict(dict)
     for frame, identity, x, y in rows:
         seen[identity][(frame - first) * seconds_per_frame] = (x, y)
-    tracks = []
+    tracks: list[Track] = []
     for samples in seen.values():
         times = np.array(sorted(samples))
         places = np.array([samples[time] for time in times])
@@ -107,8 +111,9 @@ def tracks_of(rows: list[Row], time_step_s: float) -> list[Track]:
 
 def flows_along_x(tracks: list[Track]) -> bool:
     """Whether the people walk more along x than along y."""
-    walked = sum((np.abs(np.diff(track.places, axis=0)).sum(axis=0) for track in tracks),
-                 start=np.zeros(2))
+    walked = sum(
+        (np.abs(np.diff(track.places, axis=0)).sum(axis=0) for track in tracks), start=np.zeros(2)
+    )
     return bool(walked[0] >= walked[1])
 
 
@@ -135,8 +140,9 @@ def _velocity(times: Floats, places: Floats, end: int) -> Floats:
     return velocity
 
 
-def _way_out(place: Floats, velocity: Floats,
-             extent: tuple[float, float, float, float]) -> tuple[Floats, float]:
+def _way_out(
+    place: Floats, velocity: Floats, extent: tuple[float, float, float, float]
+) -> tuple[Floats, float]:
     """Where a walk straight on meets the wall, and how long it takes [s]."""
     low, high = np.array(extent[:2]), np.array(extent[2:])
     speed = float(np.hypot(*velocity))
@@ -147,9 +153,9 @@ def _way_out(place: Floats, velocity: Floats,
         velocity[nearest % 2] = -1.0 if nearest < 2 else 1.0
         speed = 1.0
     velocity = velocity * (min(speed, 2.0) / speed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(velocity > 0, (high - place) / velocity, (low - place) / velocity)
-    seconds = max(0.0, float(np.min(reach[np.abs(velocity) > 1e-9])))
+    moves = np.abs(velocity) > 1e-9
+    reach = (np.where(velocity > 0, high, low) - place)[moves] / velocity[moves]
+    seconds = max(0.0, float(np.min(reach)))
     return place + velocity * seconds, seconds
 
 
@@ -170,8 +176,9 @@ class RecordedPeople:
         tracks = tracks_of(read_rows(path), time_step_s)
         places = np.vstack([track.places for track in tracks])
         low, high = places.min(axis=0), places.max(axis=0)
-        self.layout: Layout = hall(float(low[0]), float(low[1]), float(high[0]), float(high[1]),
-                                   flows_along_x(tracks))
+        self.layout: Layout = hall(
+            float(low[0]), float(low[1]), float(high[0]), float(high[1]), flows_along_x(tracks)
+        )
         self._tracks = [lengthen(track, self.layout.extent) for track in tracks]
         begin = min(float(track.times[0]) for track in self._tracks)
         for track in self._tracks:
@@ -179,14 +186,17 @@ class RecordedPeople:
         self.recording_begins_s = -begin
         self.duration_s = max(float(track.times[-1]) for track in self._tracks)
         self._knots: list[float] = np.unique(
-            np.concatenate([track.times for track in self._tracks])).tolist()
+            np.concatenate([track.times for track in self._tracks])
+        ).tolist()
         starts = np.sort([track.times[0] for track in self._tracks])
         ends = np.sort([track.times[-1] for track in self._tracks])
-        self.capacity = int(np.max(np.arange(1, len(starts) + 1)
-                                   - np.searchsorted(ends, starts, side="left")))
+        self.capacity = int(
+            np.max(np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="left"))
+        )
         self._time = start_s % self.duration_s
         self._round = 0
         self._segment = -1
+        self.positions: Floats = np.empty((0, 2))
         self._enter(self._segment_of(self._time))
 
     @property
@@ -211,13 +221,15 @@ class RecordedPeople:
 
     def _enter(self, segment: int) -> None:
         begin, end = self._knots[segment], self._knots[segment + 1]
-        here = [track for track in self._tracks
-                if track.times[0] <= begin and track.times[-1] >= end]
+        here = [
+            track for track in self._tracks if track.times[0] <= begin and track.times[-1] >= end
+        ]
         self._segment = segment
         offset = self._round * len(self._tracks)
         self.ids: NDArray[np.int64] = np.array(
-            [track.identity + offset for track in here], dtype=np.int64)
+            [track.identity + offset for track in here], dtype=np.int64
+        )
         self._origin = np.array([track.at(begin) for track in here]).reshape(-1, 2)
         there = np.array([track.at(end) for track in here]).reshape(-1, 2)
         self.velocities: Floats = (there - self._origin) / (end - begin)
-        self.positions: Floats = self._origin + self.velocities * (self._time - begin)
+        self.positions = self._origin + self.velocities * (self._time - begin)

@@ -17,7 +17,7 @@ from brainos_ros.robots.physics import Base
 from brainos_ros.robots.simulation import Simulation, build
 
 CONTROL_S = 0.05
-REACTION_S = 0.37       # One scan, one tick of the gate, and the time-out of the base.
+REACTION_S = 0.37  # One scan, one tick of the gate, and the time-out of the base.
 PERSON_SPEED_MPS = 2.5
 MARGIN_M = 0.2
 CONTACT_COSTS_MPS = 1.0
@@ -59,8 +59,12 @@ def driving_of(genome_parameters: Mapping[str, float]) -> Driving:
     return Driving(**chosen)
 
 
-def evaluate(genome_parameters: Mapping[str, float], seed: int, seconds: float,
-             limit: SpeedLimit | None = None) -> float:
+def evaluate(
+    genome_parameters: Mapping[str, float],
+    seed: int,
+    seconds: float,
+    limit: SpeedLimit | None = None,
+) -> float:
     """Fitness of a way of driving: shortest way carried per second [m/s], higher is better.
 
     The robot carries goods between the first two stations of the warehouse for `seconds` of
@@ -81,21 +85,18 @@ def evaluate(genome_parameters: Mapping[str, float], seed: int, seconds: float,
     stations = list(simulation.layout.stations)[:2]
     carried_m, goal = 0.0, 1
     while simulation.time_s < seconds:
-        errand = navigator.begin(draw.choice(list(simulation.layout.aisles)),
-                                 {"to": stations[goal]}, simulation.body.pose)
+        errand = navigator.begin(
+            draw.choice(list(simulation.layout.aisles)),
+            {"to": stations[goal]},
+            simulation.body.pose,
+        )
         while errand.outcome is None and simulation.time_s < seconds:
-            _advance(simulation, errand.step(simulation.body.pose, _speed(simulation), CONTROL_S),
-                     limit)
+            _advance(simulation, errand.step(simulation.body.pose, CONTROL_S), limit)
         carried_m += errand.progress * errand.shortest_m
         if errand.outcome is not None and errand.outcome.outcome == "success":
             goal = 1 - goal
     bumps = simulation.truth.contacts_while_moving + simulation.shelf_contacts
     return carried_m / simulation.time_s - CONTACT_COSTS_MPS * bumps
-
-
-def _speed(simulation: Simulation) -> float:
-    vx, vy, _ = simulation.body.velocity
-    return math.hypot(vx, vy)
 
 
 def _advance(simulation: Simulation, wanted: tuple[float, float], limit: SpeedLimit) -> None:

@@ -29,7 +29,7 @@ from brainos_ros.robots.messages import (
     scan_message,
     velocity_message,
 )
-from brainos_ros.robots.navigator import Errand, Navigator
+from brainos_ros.robots.navigator import Driving, Errand, Navigator
 from brainos_ros.robots.people import PERSON_RADIUS_M
 from brainos_ros.robots.physics import LIDAR_HEIGHT_M, TIMESTEP_S, Base
 from brainos_ros.robots.simulation import build
@@ -54,13 +54,30 @@ BASE_LIMITS = tuple(
         ("command_timeout_s", "it stops by itself this long after a command", "s", 0.01),
     )
 )
+DRIVING = tuple(
+    Parameter(
+        name, getattr(Driving(), name), text, unit=unit, minimum=low, maximum=high, dynamic=True
+    )
+    for name, text, unit, low, high in (
+        ("cruise_speed_mps", "how fast the navigator wants to drive", "m/s", 0.05, 20.0),
+        ("lookahead_m", "how far ahead on its path it steers for", "m", 0.1, 5.0),
+        ("turn_in_place_rad", "off by more than this, it stops and turns", "rad", 0.2, 3.0),
+    )
+)
 PARAMETERS = (
     *BASE_LIMITS,
     Parameter("crowd_size", 6, "people of the built-in crowd", minimum=0, maximum=200),
     Parameter("seed", 0, "seed of the crowd and the lidar's noise", minimum=0),
     Parameter("people_file", "", "recorded people (`frame id x y`) instead of the crowd"),
-    Parameter("people_time_step_s", 0.4, "between annotated frames of people_file", unit="s",
-              minimum=0.001, maximum=60.0),
+    Parameter(
+        "people_time_step_s",
+        0.4,
+        "between annotated frames of people_file",
+        unit="s",
+        minimum=0.001,
+        maximum=60.0,
+    ),
+    *DRIVING,
     Parameter("cmd_vel_in_topic", "cmd_vel_raw", "where the navigator asks for speed"),
     Parameter("cmd_vel_out_topic", "cmd_vel", "what the base obeys"),
     Parameter("scan_topic", "scan", "laser scans"),
@@ -82,11 +99,15 @@ class SimRobotNode(Node):
             raise
 
     def _build(self) -> None:
-        settings = Parameters(self, PARAMETERS, lambda: False)
+        self._settings = settings = Parameters(self, PARAMETERS, lambda: False)
         base = Base(**{limit.name: settings[limit.name] for limit in BASE_LIMITS})
         self.simulation = build(
-            settings["crowd_size"], settings["people_file"], settings["people_time_step_s"],
-            settings["seed"], base)
+            settings["crowd_size"],
+            settings["people_file"],
+            settings["people_time_step_s"],
+            settings["seed"],
+            base,
+        )
         self.navigator = Navigator(self.simulation.layout, base)
         self._stamped: bool = settings["enable_stamped_cmd_vel"]
         command = TwistStamped if self._stamped else Twist
@@ -94,28 +115,35 @@ class SimRobotNode(Node):
         self._scan = self.create_publisher(LaserScan, settings["scan_topic"], qos.SENSOR)
         self._odom = self.create_publisher(Odometry, settings["odom_topic"], qos.SENSOR)
         self._people = self.create_publisher(
-            TrackedPeople, settings["tracked_people_topic"], qos.SENSOR)
+            TrackedPeople, settings["tracked_people_topic"], qos.SENSOR
+        )
         self._truth = self.create_publisher(SimTruth, "sim_truth", qos.EVENT)
         self._transforms = Transforms(self, 0.0, LIDAR_HEIGHT_M)
-        self.create_subscription(
-            command, settings["cmd_vel_out_topic"], self._obey, qos.COMMAND)
+        self.create_subscription(command, settings["cmd_vel_out_topic"], self._obey, qos.COMMAND)
         self._errand: Errand | None = None
         self._goal: Any = None
         # Awaiting in an execute callback keeps rclpy's events executor at 100 % of a core, so a
         # goal is only noted when it is accepted and executed, in rclpy's sense, when it is over.
         self._server = ActionServer(
-            self, Execute, "execute", self._conclude, handle_accepted_callback=self._accept,
+            self,
+            Execute,
+            "execute",
+            self._conclude,
+            handle_accepted_callback=self._accept,
             goal_callback=lambda _: GoalResponse.ACCEPT,
-            cancel_callback=lambda _: CancelResponse.ACCEPT)
-        self._known = [TrackedPerson(radius_m=PERSON_RADIUS_M)
-                       for _ in range(self.simulation.people.capacity)]
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+        self._known = [
+            TrackedPerson(radius_m=PERSON_RADIUS_M) for _ in range(self.simulation.people.capacity)
+        ]
         self._steps = 0
         self._begin = time.monotonic()
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         layout = self.simulation.layout
         self.get_logger().info(
             f"{layout.name}: stations {', '.join(layout.stations)};"
-            f" actions {', '.join(self.navigator.actions())}")
+            f" actions {', '.join(self.navigator.actions())}"
+        )
 
     def _obey(self, message: Any) -> None:
         twist = message.twist if self._stamped else message
@@ -125,8 +153,9 @@ class SimRobotNode(Node):
         due = int((time.monotonic() - self._begin) / TIMESTEP_S) - self._steps
         if due > 2 * MOST_STEPS_PER_TICK:
             self.get_logger().warning(
-                f"the simulation is {due * TIMESTEP_S:.2f} s late; time stands still for that"
-                " long", throttle_duration_sec=5.0)
+                f"the simulation is {due * TIMESTEP_S:.2f} s late; time stands still for that long",
+                throttle_duration_sec=5.0,
+            )
             self._begin += (due - MOST_STEPS_PER_TICK) * TIMESTEP_S
         for _ in range(min(due, MOST_STEPS_PER_TICK)):
             self.simulation.step()
@@ -147,24 +176,37 @@ class SimRobotNode(Node):
 
     def _publish_odometry(self) -> None:
         forward, sideways, turn = self._body_speed()
-        message = odometry_message(self.simulation.body.pose, forward, sideways, turn,
-                                   self.get_clock().now().to_msg())
+        message = odometry_message(
+            self.simulation.body.pose, forward, sideways, turn, self.get_clock().now().to_msg()
+        )
         self._odom.publish(message)
         self._transforms.send(message)
 
     def _publish_surroundings(self) -> None:
         simulation, stamp = self.simulation, self.get_clock().now().to_msg()
         lidar = simulation.body.lidar
-        self._scan.publish(scan_message(
-            simulation.scan(), stamp, -math.pi, 2 * math.pi / lidar.rays,
-            STEPS_PER_SCAN * TIMESTEP_S, lidar.range_min_m, lidar.range_max_m))
+        self._scan.publish(
+            scan_message(
+                simulation.scan(),
+                stamp,
+                -math.pi,
+                2 * math.pi / lidar.rays,
+                STEPS_PER_SCAN * TIMESTEP_S,
+                lidar.range_min_m,
+                lidar.range_max_m,
+            )
+        )
         crowd = simulation.people
         tracked = TrackedPeople()
         tracked.header.stamp, tracked.header.frame_id = stamp, ODOM
-        tracked.people = self._known[:len(crowd.ids)]
+        tracked.people = self._known[: len(crowd.ids)]
         for person, identity, place, velocity in zip(
-                tracked.people, crowd.ids.tolist(), crowd.positions.tolist(),
-                crowd.velocities.tolist(), strict=True):
+            tracked.people,
+            crowd.ids.tolist(),
+            crowd.positions.tolist(),
+            crowd.velocities.tolist(),
+            strict=True,
+        ):
             person.id = identity % 2**32
             person.position.x, person.position.y = place
             person.velocity.x, person.velocity.y = velocity
@@ -193,11 +235,17 @@ class SimRobotNode(Node):
     def _accept(self, goal: Any) -> None:
         try:
             if self._errand is not None:
-                raise BrainError(f"the robot is busy with {self._errand.name}; cancel that first",
-                                 ErrorCode.UNAVAILABLE)
+                raise BrainError(
+                    f"the robot is busy with {self._errand.name}; cancel that first",
+                    ErrorCode.UNAVAILABLE,
+                )
+            self.navigator.driving = Driving(
+                **{each.name: self._settings[each.name] for each in DRIVING}
+            )
             context = attributes_to_dict(goal.request.context, "context")
             self._errand = self.navigator.begin(
-                goal.request.action, context, self.simulation.body.pose)
+                goal.request.action, context, self.simulation.body.pose
+            )
             self._goal = goal
         except BrainError as error:
             goal.execute(partial(_turn_down, error=error))
@@ -208,8 +256,7 @@ class SimRobotNode(Node):
             return
         if goal.is_cancel_requested:
             errand.cancel()
-        linear, angular = errand.step(
-            self.simulation.body.pose, self._body_speed()[0], STEPS_PER_COMMAND * TIMESTEP_S)
+        linear, angular = errand.step(self.simulation.body.pose, STEPS_PER_COMMAND * TIMESTEP_S)
         self._request(linear, angular)
         if errand.outcome is not None:
             goal.execute()
@@ -217,8 +264,9 @@ class SimRobotNode(Node):
             goal.publish_feedback(self._feedback(errand))
 
     def _request(self, linear: float, angular: float) -> None:
-        self._ask.publish(velocity_message(
-            linear, angular, self.get_clock().now().to_msg(), self._stamped))
+        self._ask.publish(
+            velocity_message(linear, angular, self.get_clock().now().to_msg(), self._stamped)
+        )
 
     def _feedback(self, errand: Errand) -> Execute.Feedback:
         feedback = Execute.Feedback(progress=errand.progress)
@@ -232,8 +280,12 @@ class SimRobotNode(Node):
         assert errand is not None and errand.outcome is not None
         outcome = errand.outcome
         result = Execute.Result(
-            success=outcome.outcome == "success", message=outcome.message,
-            outcome=outcome.outcome, reward=outcome.reward, duration_s=outcome.duration_s)
+            success=outcome.outcome == "success",
+            message=outcome.message,
+            outcome=outcome.outcome,
+            reward=outcome.reward,
+            duration_s=outcome.duration_s,
+        )
         if goal.is_cancel_requested:
             goal.canceled()
             result.error_code = int(ErrorCode.CANCELLED)
@@ -242,8 +294,9 @@ class SimRobotNode(Node):
         else:
             goal.abort()
             result.error_code = int(ErrorCode.TIMEOUT)
-        result.facts = dict_to_attributes({
-            "ideal_s": outcome.ideal_s, "held_s": errand.held_s, "progress": outcome.progress})
+        result.facts = dict_to_attributes(
+            {"ideal_s": outcome.ideal_s, "held_s": errand.held_s, "progress": outcome.progress}
+        )
         return result
 
     def end(self) -> None:

@@ -42,8 +42,7 @@ class Truth:
         gaps = np.sqrt(dx * dx + dy * dy) - self._reach
         self.separation_m = max(0.0, float(gaps.min()))
         speed = math.hypot(robot[2], robot[3])
-        if (self.separation_m, -speed) < (self.min_separation_m,
-                                          -self.speed_at_min_separation_mps):
+        if (self.separation_m, -speed) < (self.min_separation_m, -self.speed_at_min_separation_mps):
             self.min_separation_m = self.separation_m
             self.speed_at_min_separation_mps = speed
         if self.separation_m > 0.0 and not self._touching:
@@ -61,8 +60,14 @@ class Truth:
 class Simulation:
     """A hall with a robot and people in it. Time goes on only by `step` and `advance`."""
 
-    def __init__(self, layout: Layout, people: People, base: Base | None = None,
-                 lidar: Lidar | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        people: People,
+        base: Base | None = None,
+        lidar: Lidar | None = None,
+        seed: int = 0,
+    ) -> None:
         """Raises BrainError: UNAVAILABLE if MuJoCo is not installed."""
         self.layout = layout
         self.people = people
@@ -105,8 +110,13 @@ class Simulation:
         return self.body.scan()
 
 
-def build(people: int = 6, people_file: str = "", people_time_step_s: float = 0.4,
-          seed: int = 0, base: Base | None = None) -> Simulation:
+def build(
+    people: int = 6,
+    people_file: str = "",
+    people_time_step_s: float = 0.4,
+    seed: int = 0,
+    base: Base | None = None,
+) -> Simulation:
     """The scene the parameters ask for.
 
     Without `people_file`: the warehouse with a crowd of `people`. With it: a hall made for the
