@@ -55,7 +55,7 @@ class WatchdogNode(BrainNode):
         self._loads: dict[str, report.Load] = {}
         self._clients_by_node: dict[str, tuple[int, Client]] = {}
         self._beat.period_s = BEAT_S
-        self._said_ready = False
+        self._said: Level | None = None
         self.trigger_configure()
         self.trigger_activate()
         if not self.is_active:
@@ -160,13 +160,15 @@ class WatchdogNode(BrainNode):
 
     def level(self, assessment: Assessment) -> None:
         self._level.publish(self._to_message(assessment))
+        self._notifier.say(f"STATUS={assessment.level.name}: {assessment.reason}")
+        if assessment.level is self._said:
+            return
+        if assessment.level in (Level.ONLINE, Level.OFFLINE):
+            self._notifier.say("READY=1")
+        self._said = assessment.level
         self.event("service_level", {"level": assessment.level.name, "reason": assessment.reason,
                              "failed": list(assessment.failed),
                              "actions": list(assessment.actions)})
-        self._notifier.say(f"STATUS={assessment.level.name}: {assessment.reason}")
-        if assessment.level in (Level.ONLINE, Level.OFFLINE) and not self._said_ready:
-            self._said_ready = True
-            self._notifier.say("READY=1")
 
     def _to_message(self, assessment: Assessment) -> ServiceLevel:
         return ServiceLevel(

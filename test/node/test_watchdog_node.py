@@ -1,0 +1,129 @@
+"""The watchdog with real nodes in processes of their own."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from brainos_msgs.msg import ErrorCode, Heartbeat, NodeStatus, ServiceLevel  # noqa: E402
+from brainos_msgs.srv import Failover, GetMemoryStats, GetSystemStatus, RestartNode  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+
+from brainos_ros.errors import BrainError  # noqa: E402
+from brainos_ros.ros import qos  # noqa: E402
+from brainos_ros.watchdog.node import WatchdogNode  # noqa: E402
+
+ROBOT = """\
+name: test
+base: {footprint_radius_m: 0.3, max_speed_mps: 1, max_yaw_rate_radps: 1.5, acceleration_mps2: 1,
+       deceleration_mps2: 2, actuation_delay_s: 0.05, command_timeout_s: 0.3}
+nodes:
+  memory: {}
+  world_model: {after: [memory], standby: true}
+"""
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> str:
+    path = tmp_path / "test.yaml"
+    path.write_text(ROBOT)
+    return str(path)
+
+
+def status(graph: Any) -> dict[str, NodeStatus]:
+    reply = graph.call(GetSystemStatus, "watchdog/get_status")
+    assert reply.success
+    return {node.node: node for node in reply.nodes}
+
+
+def online(level: ServiceLevel) -> bool:
+    return bool(level.level == ServiceLevel.ONLINE)
+
+
+def since(level: ServiceLevel) -> tuple[int, int]:
+    return (level.stamp.sec, level.stamp.nanosec)
+
+
+def test_it_brings_the_brain_up_keeps_it_up_and_takes_it_down(graph: Any, robot: str) -> None:
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    beats = graph.listen(Heartbeat, "heartbeats", qos.HEARTBEATS)
+    watchdog = graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+    assert watchdog.is_active, "it activates itself"
+    levels.wait_for(online)
+    assert beats.wait_for(lambda beat: beat.role == "watchdog").pid == os.getpid()
+
+    for name in ("/memory", "/world_model"):
+        wait_for(lambda name=name: status(graph)[name].status == NodeStatus.ACTIVE)
+    before = status(graph)
+    assert graph.call(GetMemoryStats, "memory/get_stats").success
+
+    os.kill(before["/memory"].pid, signal.SIGKILL)
+    fallen = levels.wait_for(lambda level: "memory" in level.failed_components)
+    assert fallen.recommended_actions
+    levels.wait_for(lambda level: online(level) and since(level) > since(fallen))
+    after = status(graph)
+    assert after["/memory"].pid not in (0, before["/memory"].pid)
+    assert after["/memory"].restarts == 1
+    assert "SIGKILL" in after["/memory"].last_failure
+    assert after["/world_model"].pid == before["/world_model"].pid
+
+    def shows_memory(array: DiagnosticArray) -> bool:
+        return any(found.name == "brainos: watchdog: memory" and found.level == b"\x00"
+                   for found in array.status)
+
+    diagnostics.wait_for(shows_memory)
+    graph.stop(watchdog)
+    for node in after.values():
+        assert not alive(node.pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_what_operators_ask_for(graph: Any, robot: str) -> None:
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+    levels.wait_for(online)
+    pid = status(graph)["/memory"].pid
+    reply = graph.call(RestartNode, "watchdog/restart", RestartNode.Request(role="memory"), 20.0)
+    assert reply.success, reply.message
+    assert reply.duration_ms > 0
+    assert status(graph)["/memory"].pid != pid
+
+    wait_for(lambda: status(graph)["/world_model_standby"].status == NodeStatus.STANDBY)
+    request = Failover.Request(role="world_model", reason="test")
+    reply = graph.call(Failover, "watchdog/failover", request, 20.0)
+    assert reply.success, reply.message
+    assert reply.node == "world_model_standby"
+    wait_for(lambda: status(graph)["/world_model_standby"].status == NodeStatus.ACTIVE)
+
+    reply = graph.call(Failover, "watchdog/failover", Failover.Request(role="memory"))
+    assert reply.error_code == ErrorCode.WATCHDOG_NO_STANDBY
+    assert "standby: true" in reply.message
+    reply = graph.call(RestartNode, "watchdog/restart", RestartNode.Request(role="wheel"))
+    assert reply.error_code == ErrorCode.WATCHDOG_UNKNOWN_NODE
+    assert "memory" in reply.message
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Ask until it holds; each asking is a service call, so this does not spin."""
+    for _ in range(10000):
+        if holds():
+            return
+    raise AssertionError("it never held")
+
+
+def test_a_mistake_in_the_robot_file_is_refused_with_its_line(graph: Any, robot: str) -> None:
+    Path(robot).write_text(ROBOT.replace("[memory]", "[memry]"))
+    with pytest.raises(BrainError, match=r"test.yaml:6: .*did you mean 'memory'"):
+        graph.start(WatchdogNode, state="unconfigured", robot_file=robot)

@@ -1,0 +1,187 @@
+"""Real processes: started, seen to end, adopted, found."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainos_ros import robot_file
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.watchdog import plan, processes
+from brainos_ros.watchdog.journal import Journal
+from brainos_ros.watchdog.keeper import Keeper
+from brainos_ros.watchdog.level import Assessment
+
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)  # brainos sleeper")
+
+
+def wait_for_end(process: processes.Process) -> str:
+    assert select.select([process.pidfd], [], [], 10)[0]
+    return process.ended()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[processes.Process]:
+    process = processes.start(SLEEPER, os.environ)
+    yield process
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitpid(process.pid, 0)
+
+
+def test_a_start_in_a_session_of_its_own_and_an_end_in_words(sleeper: processes.Process) -> None:
+    assert os.getsid(sleeper.pid) == sleeper.pid
+    sleeper.signal(signal.SIGKILL)
+    assert "killed by SIGKILL" in wait_for_end(sleeper)
+    assert processes.start_time(sleeper.pid) is None
+    quick = processes.start((sys.executable, "-c", "raise SystemExit(3)"), os.environ)
+    assert "code 3" in wait_for_end(quick)
+
+
+def test_usage_and_load_of_a_living_process(sleeper: processes.Process) -> None:
+    usage = sleeper.usage()
+    assert usage is not None
+    assert usage.ran_s >= 0
+    assert sleeper.load()[1] >= 0
+
+
+def test_an_executable_that_is_missing() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        processes.start(("/nowhere/brain",), os.environ)
+
+
+def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path: Path) -> None:
+    file = processes.PidFile(tmp_path / "processes.json")
+    assert file.read() == ({}, {})
+    other = processes.Process(sleeper.pid, sleeper.start_time + 1, -1, adopted=False)
+    file.write({"memory": sleeper, "pfc": other}, {"memory": "memory"})
+    living, active = file.read()
+    assert list(living) == ["memory"], "the other had the same pid but another start"
+    assert living["memory"].adopted
+    os.close(living["memory"].pidfd)
+    assert active == {"memory": "memory"}
+    (tmp_path / "processes.json").write_text("{")
+    assert file.read() == ({}, {})
+
+
+def test_processes_are_found_by_what_they_run() -> None:
+    environment = {**os.environ, "ROS_DOMAIN_ID": "99"}
+    child = subprocess.Popen([*SLEEPER, "--ros-args", "-r", "__ns:=/r1"], env=environment)
+    try:
+        mark = SLEEPER[-1]
+        assert list(processes.running((mark,), "memory", "/r1", "99")) == [child.pid]
+        assert not list(processes.running((mark,), "memory", "/", "99"))
+        assert not list(processes.running((mark,), "memory", "/r1", "98"))
+    finally:
+        child.kill()
+        child.wait()
+
+
+class Ports:
+    """Collects what the keeper says; nothing ever gets a heartbeat."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.came = threading.Condition()
+
+    def change_state(self, node: str, transition: int) -> bool:
+        return True
+
+    def event(self, kind: str, body: Mapping[str, Any]) -> None:
+        with self.came:
+            self.events.append((kind, body))
+            self.came.notify_all()
+
+    def level(self, assessment: Assessment) -> None:
+        """Not of interest here."""
+
+    def wait_for(self, kind: str, count: int = 1) -> Mapping[str, Any]:
+        def found() -> list[Mapping[str, Any]]:
+            return [body for name, body in self.events if name == kind]
+
+        with self.came:
+            assert self.came.wait_for(lambda: len(found()) >= count, 10), self.events
+            return found()[-1]
+
+
+def keeper(home: Path, ports: Ports) -> Keeper:
+    nodes = {"memory": robot_file.NodeSpec("memory")}
+    robot = robot_file.Robot("test", Path("test.yaml"), {}, {}, {}, nodes)
+    (home / "watchdog").mkdir(exist_ok=True)
+    command = plan.Command(SLEEPER, (f"nothing like {home}",))
+    return Keeper(robot, {"memory": command}, ports, home, "/", False, True)
+
+
+def test_a_killed_process_is_started_again_and_all_are_stopped(tmp_path: Path) -> None:
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    keeping.begin()
+    first = ports.wait_for("started")["pid"]
+    os.kill(first, signal.SIGKILL)
+    assert "SIGKILL" in ports.wait_for("failed")["evidence"]
+    assert ports.wait_for("started", 2)["pid"] != first
+    keeping.stop(10.0)
+    assert ports.wait_for("stopped")
+    assert not keeping.loads()
+
+
+def test_the_next_keeper_adopts(tmp_path: Path) -> None:
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    keeping.begin()
+    pid = ports.wait_for("started")["pid"]
+    assert keeping.wait_until((tmp_path / "watchdog/processes.json").is_file, 10)
+    later = Ports()
+    next_one = keeper(tmp_path, later)
+    next_one.begin()
+    assert later.wait_for("adopted")["pid"] == pid
+    assert next_one.hear("memory", pid, 1)
+    assert not next_one.hear("memory", pid + 1, 1)
+    next_one.stop(10.0)
+    keeping.stop(10.0)
+
+
+def test_the_journal_keeps_events_until_the_ledger_takes_them() -> None:
+    full, told, written = [True], [], []
+    tried = threading.Event()
+
+    def write(kind: str, body: Mapping[str, Any]) -> None:
+        if full[0]:
+            tried.set()
+            raise BrainError("no space", ErrorCode.LEDGER_REFUSED)
+        written.append(kind)
+
+    journal = Journal(lambda kind, _: told.append(kind), write, lambda _: None)
+    journal.add("failed", {})
+    assert tried.wait(10)
+    full[0] = False
+    journal.add("recovered", {})
+    journal.close()
+    assert told == written == ["failed", "recovered"]
+
+
+def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
+    given = ["watchdog", "--ros-args", "-r", "__ns:=/r1", "-r", "__node:=guard", "-p", "a:=1",
+             "-r", "scan:=scan2", "--params-file", "x.yaml", "--log-level", "debug",
+             "--", "-r", "b:=c"]
+    passed = plan.passed_on(given)
+    assert passed == ["-r", "__ns:=/r1", "-r", "scan:=scan2", "--params-file", "x.yaml",
+                      "--log-level", "debug"]
+    assert plan.passed_on(["watchdog"]) == []
+    nodes = {"memory": robot_file.NodeSpec("memory", standby=True, parameters={"a": 1})}
+    robot = robot_file.Robot("test", Path("t"), {"max_speed_mps": 1.0}, {"speed_mps": 2.5},
+                             {"scan": "scan"}, nodes)
+    content = plan.parameters(robot, tmp_path, False, composed=False)
+    assert content["/**"]["ros__parameters"]["scan_topic"] == "scan"
+    assert content["/**/memory_standby"]["ros__parameters"]["a"] == 1
+    commands = plan.commands(robot, tmp_path / "p.yaml", passed, composed=False)
+    assert commands["memory_standby"].argv[-1] == "__node:=memory_standby"
+    assert list(plan.commands(robot, tmp_path / "p.yaml", passed, composed=True)) == ["composed"]
