@@ -14,7 +14,7 @@ from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from brainos_ros.ros import qos  # noqa: E402
+from brainos_ros.ros import discovery, qos  # noqa: E402
 from brainos_ros.ros.executor import Outgoing, make_executor, spin  # noqa: E402
 from brainos_ros.ros.lifecycle import BrainNode  # noqa: E402
 
@@ -128,6 +128,7 @@ class Graph:
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Iterator[Graph]:
+    discovery.prepare()
     rclpy.init()
     made = Graph(tmp_path)
     yield made

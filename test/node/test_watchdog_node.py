@@ -55,7 +55,7 @@ def test_it_brings_the_brain_up_keeps_it_up_and_takes_it_down(graph: Any, robot:
     beats = graph.listen(Heartbeat, "heartbeats", qos.HEARTBEATS)
     watchdog = graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
     assert watchdog.is_active, "it activates itself"
-    levels.wait_for(online)
+    up = levels.wait_for(online)
     assert beats.wait_for(lambda beat: beat.role == "watchdog").pid == os.getpid()
 
     for name in ("/memory", "/world_model"):
@@ -64,7 +64,8 @@ def test_it_brings_the_brain_up_keeps_it_up_and_takes_it_down(graph: Any, robot:
     assert graph.call(GetMemoryStats, "memory/get_stats").success
 
     os.kill(before["/memory"].pid, signal.SIGKILL)
-    fallen = levels.wait_for(lambda level: "memory" in level.failed_components)
+    fallen = levels.wait_for(
+        lambda level: "memory" in level.failed_components and since(level) > since(up))
     assert fallen.recommended_actions
     levels.wait_for(lambda level: online(level) and since(level) > since(fallen))
     after = status(graph)
