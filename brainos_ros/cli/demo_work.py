@@ -198,13 +198,7 @@ class Work:
 
     def ready(self) -> bool:
         """Whether the brain is up and the robot's truth flows."""
-        level = self.facts.level
-        return (
-            level is not None
-            and level.level in (ServiceLevel.ONLINE, ServiceLevel.OFFLINE)
-            and self.facts.truth is not None
-            and self._pursue.server_is_ready()
-        )
+        return self.facts.truth is not None and self._pursue.server_is_ready()
 
     def begin(self) -> None:
         """Start to deliver."""
