@@ -21,7 +21,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import yaml
 from brainos_ros.errors import BrainError, ErrorCode
 
 _REFERENCE = re.compile(r"\b(option|context)\.([A-Za-z_]\w*)")
+_MOST_VERDICTS = 1024
 _ROOT = Path(__file__).resolve().parents[2]
 _FIELDS = {
     "hard": {"id", "level", "reason", "when", "defaults"},
@@ -49,7 +50,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One constraint of the file, compiled."""
+    """One constraint of the file, compiled.
+
+    `verdicts` holds what it said before, by the values it read: it reads nothing else.
+    """
 
     id: str
     hard: bool
@@ -58,18 +62,32 @@ class Constraint:
     references: tuple[tuple[str, str], ...]
     defaults: Mapping[tuple[str, str], Any]
     max_cost: float
+    verdicts: dict[tuple[Any, ...], Verdict | None] = field(default_factory=dict, compare=False)
 
     def judge(self, option: Mapping[str, Any], context: Mapping[str, Any]) -> Verdict | None:
-        """Return what this constraint says of the option, or None where it is content.
-
-        Both mappings with their numbers as floats, as `doubles` makes them.
-        """
-        known = {"option": option, "context": context}
+        """Return what this constraint says of the option, or None where it is content."""
+        read: list[Any] = []
         for scope, name in self.references:
-            if name not in known[scope]:
-                if (scope, name) not in self.defaults:
-                    return self._hurt(f"{scope}.{name} is not known")
-                known[scope] = {**known[scope], name: self.defaults[scope, name]}
+            values = option if scope == "option" else context
+            value = values.get(name, self.defaults.get((scope, name)))
+            if value is None:
+                return self._hurt(f"{scope}.{name} is not known")
+            read.append(_double(value))
+        key = (*read, *map(type, read))
+        try:
+            return self.verdicts[key]
+        except KeyError:
+            if len(self.verdicts) >= _MOST_VERDICTS:
+                self.verdicts.clear()
+            verdict = self.verdicts[key] = self._evaluate(read)
+            return verdict
+        except TypeError:  # a list cannot be a key
+            return self._evaluate(read)
+
+    def _evaluate(self, read: Sequence[Any]) -> Verdict | None:
+        known: dict[str, dict[str, Any]] = {"option": {}, "context": {}}
+        for (scope, name), value in zip(self.references, read, strict=True):
+            known[scope][name] = value
         try:
             result = self.program.execute(known)
         except Exception as error:
@@ -188,11 +206,6 @@ def _parse_defaults(name: str, defaults: Any) -> dict[tuple[str, str], Any]:
             )
         parsed[match[1], match[2]] = _double(value)
     return parsed
-
-
-def doubles(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as expressions see them: every number a float."""
-    return {key: _double(value) for key, value in values.items()}
 
 
 def _double(value: Any) -> Any:

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from brainos_ros.errors import BrainError
-from brainos_ros.pfc.constraints import Constraint, ConstraintSet, doubles
+from brainos_ros.pfc.constraints import Constraint, ConstraintSet
 from brainos_ros.pfc.learning import Belief, Learning
 
 INDIFFERENT = 0.5
@@ -131,11 +131,10 @@ class Engine:
         decision_id = decision_id or str(uuid.uuid4())
         random = Random(decision_id)
         situation = {**(observed or {}), **context}
-        known = doubles(situation)
         beliefs = self.learning.believe(objective, [option.name for option in options], context)
         ranked = sorted(
             (
-                _weigh(option, beliefs[option.name], constraints, known, random)
+                _weigh(option, beliefs[option.name], constraints, situation, random)
                 for option in options
             ),
             key=lambda candidate: (candidate.excluded, -candidate.score),
@@ -202,9 +201,8 @@ def _weigh(
     text = "it may be better than known" if draw > mean else "it may be worse than known"
     contributions.append(Contribution("exploration", draw - mean, text))
     score, reason = draw, ""
-    attributes = doubles(option.attributes) if constraints else {}
     for constraint in constraints:
-        verdict = constraint.judge(attributes, situation)
+        verdict = constraint.judge(option.attributes, situation)
         if verdict is None:
             continue
         contributions.append(

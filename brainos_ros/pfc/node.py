@@ -161,14 +161,10 @@ class PfcNode(BrainNode):
         )
         body = json.dumps(decision.to_dict(), separators=(",", ":")).encode()
         place = self.record("decision", body)
+        self._store.add_decision(place, decision.decision_id, body)
         message = _decision_to_msg(decision)
-
-        def afterwards() -> None:
-            self._store.add_decision(place, decision.decision_id, body)
+        if self._decisions.get_subscription_count():
             self._decisions.publish(message)
-
-        # the ledger has it; whoever asked need not wait for the rest
-        self.executor.create_task(self._guarded(afterwards, "pfc/decisions"))
         return decision, message
 
     def _ask(self, action: str, arguments: list[Attribute]) -> Permission:
@@ -291,6 +287,7 @@ class PfcNode(BrainNode):
         return CancelResponse.ACCEPT
 
     def _check_time(self) -> None:
+        self._store.flush()
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
 

@@ -56,23 +56,32 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._fresh: list[tuple[int, str, str]] = []
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
+        self.flush()
         self._db.close()
 
     def add_decision(self, place: int, decision_id: str, body: bytes) -> None:
-        """Keep a decision, `body` its JSON."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)",
-            (place, decision_id, body.decode()),
-        )
+        """Keep a decision, `body` its JSON; on disk with the next `flush` (the ledger has it)."""
+        self._fresh.append((place, decision_id, body.decode()))
+
+    def flush(self) -> None:
+        """Write what `add_decision` gathered."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
+            insert = "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)"
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany(insert, fresh)
 
     def begin_action(self, decision_id: str) -> None:
         """Note that the decision is being acted on, so that a crash leaves a trace."""
+        self.flush()
         self._db.execute("UPDATE decisions SET acting=1 WHERE decision_id=?", (decision_id,))
 
     def end_action(self, decision_id: str) -> None:
@@ -124,6 +133,7 @@ class Store:
 
         Raises BrainError (NOT_FOUND).
         """
+        self.flush()
         where = "decision_id=?" if decision_id else "1 OR ? ORDER BY place DESC LIMIT 1"
         row = self._db.execute(
             f"SELECT decision_id, body FROM decisions WHERE {where}", (decision_id,)
@@ -142,6 +152,7 @@ class Store:
 
     def end(self) -> int:
         """The sequence number after the last record applied; 0 if none is."""
+        self.flush()
         row = self._db.execute(
             "SELECT max((SELECT ifnull(max(place), -1) FROM decisions),"
             " (SELECT ifnull(max(place), -1) FROM outcomes))"
@@ -154,10 +165,9 @@ class Store:
 
     def replay(self, events: Iterable[tuple[int, str, bytes]]) -> None:
         """Apply (sequence, kind, JSON) records of the ledger stream, in order."""
-        self._db.execute("BEGIN")
         for place, kind, payload in events:
             if kind == "decision":
                 self.add_decision(place, json.loads(payload)["decision_id"], payload)
             elif kind == "outcome":
                 self.add_outcome(place, Outcome(**json.loads(payload)))
-        self._db.execute("COMMIT")
+        self.flush()

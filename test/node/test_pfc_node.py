@@ -115,6 +115,11 @@ class Pursuer:
         return wait(self.send(*names, **fields).get_result_async())
 
 
+def start(graph, **parameters):
+    """A PFC that waits long enough for the conscience, however busy the machine is."""
+    return graph.start(PfcNode, **{"conscience_timeout_s": 5.0, **parameters})
+
+
 def wait(future):
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
@@ -123,7 +128,7 @@ def wait(future):
 
 
 def test_decide_asks_the_conscience_publishes_and_explains(graph, world):
-    pfc = graph.start(PfcNode)
+    pfc = start(graph)
     said = graph.listen(Decision, "pfc/decisions")
     world.refused = {"a", "b"}
     reply = graph.call(Decide, "pfc/decide", request("a", "b", "c"))
@@ -135,22 +140,22 @@ def test_decide_asks_the_conscience_publishes_and_explains(graph, world):
     assert said.wait_for(lambda m: m.decision_id == reply.decision.decision_id) == reply.decision
     assert graph.call(Explain, "pfc/explain").decision == reply.decision
     graph.stop(pfc)
-    graph.start(PfcNode)
+    start(graph)
     asked = Explain.Request(decision_id=reply.decision.decision_id)
     assert graph.call(Explain, "pfc/explain", asked).decision == reply.decision
 
 
 def test_the_store_is_rebuilt_from_the_ledger(graph, world):
-    pfc = graph.start(PfcNode)
+    pfc = start(graph)
     reply = graph.call(Decide, "pfc/decide", request("a"))
     graph.stop(pfc)
     (graph.home / "pfc" / "pfc.db").unlink()
-    graph.start(PfcNode)
+    start(graph)
     assert graph.call(Explain, "pfc/explain").decision == reply.decision
 
 
 def test_constraints_are_named_by_hand(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     asked = request("path_a", constraints=["avoid_stairs", "energy_efficient"])
     asked.options.append(Option(name="path_b"))
     stairs = Attribute(key="stairs")
@@ -172,7 +177,7 @@ def test_constraints_are_named_by_hand(graph, world):
     ],
 )
 def test_a_malformed_request_is_refused_and_the_next_answered(graph, world, asked, code, said):
-    graph.start(PfcNode)
+    start(graph)
     reply = graph.call(Decide, "pfc/decide", asked)
     assert (reply.success, reply.error_code) == (False, code)
     assert said in reply.message
@@ -180,7 +185,7 @@ def test_a_malformed_request_is_refused_and_the_next_answered(graph, world, aske
 
 
 def test_without_a_conscience_nothing_is_allowed(graph):
-    graph.start(PfcNode, conscience_timeout_s=0.05)
+    start(graph, conscience_timeout_s=0.05)
     reply = graph.call(Decide, "pfc/decide", request("a", "b"))
     assert (reply.success, reply.error_code) == (False, ErrorCode.PFC_NO_OPTION_LEFT)
     assert reply.decision.recommended_action == ""
@@ -188,7 +193,7 @@ def test_without_a_conscience_nothing_is_allowed(graph):
 
 
 def test_a_silent_conscience_is_a_refusal(graph, world):
-    graph.start(PfcNode, conscience_timeout_s=0.05)
+    start(graph, conscience_timeout_s=0.05)
     world.silent = True
     reply = graph.call(Decide, "pfc/decide", request("a", "b"))
     assert reply.error_code == ErrorCode.PFC_NO_OPTION_LEFT
@@ -197,13 +202,13 @@ def test_a_silent_conscience_is_a_refusal(graph, world):
 
 
 def test_explain_of_the_unknown(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     reply = graph.call(Explain, "pfc/explain", Explain.Request(decision_id="nonsense"))
     assert reply.error_code == ErrorCode.NOT_FOUND
 
 
 def test_pursue_acts_and_learns(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     episodes = graph.listen(Episode, "episodes")
     pursuer = Pursuer(graph)
     context = dict_to_attributes({"floor": "dry"})
@@ -227,19 +232,19 @@ def test_pursue_acts_and_learns(graph, world):
 
 
 def test_what_was_learnt_survives_a_restart(graph, world):
-    pfc = graph.start(PfcNode)
+    pfc = start(graph)
     pursuer = Pursuer(graph)
     world.reward = -1.0
     assert pursuer.pursue("a").result.outcome == "failure"
     pursuer.client.destroy()
     graph.stop(pfc)
-    graph.start(PfcNode)
+    start(graph)
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "0.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
 
 
 def test_a_cancel_reaches_the_robot(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     pursuer = Pursuer(graph)
     world.holding = True
     handle = pursuer.send("a")
@@ -256,7 +261,7 @@ def test_a_cancel_reaches_the_robot(graph, world):
 
 
 def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     pursuer = Pursuer(graph)
     world.holding = True
     result = pursuer.send("a").get_result_async()
@@ -273,7 +278,7 @@ def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
 
 
 def test_one_body_pursues_one_thing(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     pursuer = Pursuer(graph)
     world.holding = True
     first = pursuer.send("a")
@@ -287,7 +292,7 @@ def test_one_body_pursues_one_thing(graph, world):
 
 
 def test_too_long_is_a_failure_that_is_learnt(graph, world):
-    graph.start(PfcNode, action_timeout_s=0.2)
+    start(graph, action_timeout_s=0.2)
     pursuer = Pursuer(graph)
     world.holding = True
     done = pursuer.pursue("a")
@@ -302,7 +307,7 @@ def test_too_long_is_a_failure_that_is_learnt(graph, world):
 
 
 def test_nothing_is_begun_in_an_emergency(graph, world):
-    pfc = graph.start(PfcNode)
+    pfc = start(graph)
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
     pursuer = Pursuer(graph)
@@ -316,7 +321,7 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
 
 
 def test_without_a_robot_pursue_says_so(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     world.robot.destroy()
     pursuer = Pursuer(graph)
     done = pursuer.pursue("a")
@@ -326,7 +331,7 @@ def test_without_a_robot_pursue_says_so(graph, world):
 
 
 def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
-    graph.start(PfcNode)
+    start(graph)
     decision = graph.call(Decide, "pfc/decide", request("a")).decision
     episodes = graph.publisher(Episode, "episodes")
     pause = threading.Event()

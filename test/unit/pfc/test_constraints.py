@@ -4,7 +4,6 @@ import yaml
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.constraints import (
     ConstraintSet,
-    doubles,
     load_constraints,
     parse_constraint,
     shipped_file,
@@ -61,6 +60,18 @@ def test_soft_infinity_costs_the_most():
     assert soft("1.0 / option.x", max_cost=0.7).judge({"x": 0.0}, {}).cost == 0.7
 
 
+def test_what_it_said_before_depends_on_the_values_and_their_types():
+    constraint = hard("option.x == true")
+    for _ in range(2):
+        assert constraint.judge({"x": True}, {}).text == "c is hurt"
+        assert constraint.judge({"x": 1}, {}) is None
+        assert constraint.judge({"x": False}, {}) is None
+    listed = hard("'human' in option.near")
+    for _ in range(2):
+        assert listed.judge({"near": ["human"]}, {}).excluded
+        assert listed.judge({"near": []}, {}) is None
+
+
 def test_default_is_taken_where_nothing_was_said():
     constraint = hard("option.stairs", defaults={"option.stairs": False})
     assert constraint.judge({}, {}) is None
@@ -112,7 +123,7 @@ def test_the_file_that_ships():
     stairs, energy = constraints.select(["avoid_stairs", "energy_efficient"])
     assert stairs.judge({"stairs": True}, {}).excluded
     assert stairs.judge({}, {}) is None
-    assert energy.judge(doubles({"length_m": 10, "stairs": True}), {}).cost == pytest.approx(0.1)
+    assert energy.judge({"length_m": 10, "stairs": True}, {}).cost == pytest.approx(0.1)
     (wet,) = constraints.select(["indoors_when_wet"])
     assert wet.judge({"outdoor": True}, {"weather": "rain"}).excluded
     assert wet.judge({"outdoor": True}, {"weather": "clear"}) is None
