@@ -62,7 +62,7 @@ class LogPlayerNode(Node):
                 (True, f"{settings['scan_topic']}_rear"),
             )
         }
-        self._clock = (
+        self._log_clock = (
             self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
             if settings["publish_clock"]
             else None
@@ -114,9 +114,9 @@ class LogPlayerNode(Node):
 
     def _play(self, row: carmen.OdometryRow | carmen.ScanRow) -> None:
         stamp = self.get_clock().now().to_msg()
-        if self._clock is not None:
+        if self._log_clock is not None:
             stamp = s_to_time(row.time_s)
-            self._clock.publish(ClockMessage(clock=stamp))
+            self._log_clock.publish(ClockMessage(clock=stamp))
         if isinstance(row, carmen.OdometryRow):
             message = odometry_message(row.pose, row.linear_mps, 0.0, row.angular_radps, stamp)
             self._odom.publish(message)
