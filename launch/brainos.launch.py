@@ -42,7 +42,7 @@ def _up(context: Any) -> list[Any]:
     return [ExecuteProcess(
         cmd=[ExecutableInPackage(package="brainos_ros", executable="brainos"), *command],
         name="brainos", output="screen", emulate_tty=True, respawn=True, respawn_delay=1.0,
-        sigterm_timeout="30", sigkill_timeout="10")]
+        sigterm_timeout="5", sigkill_timeout="30")]
 
 
 def generate_launch_description() -> Any:
