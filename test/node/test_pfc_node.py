@@ -52,7 +52,7 @@ class World(Node):
     def _evaluate(self, request, response):
         self.asked.append(request.action)
         if self.silent:
-            self._release.wait(1.0)
+            self._release.wait(DEADLINE_S)
         response.success = True
         response.evaluation.evaluation_id = f"evaluation of {request.action}"
         response.evaluation.approved = request.action not in self.refused
@@ -193,7 +193,7 @@ def test_without_a_conscience_nothing_is_allowed(graph):
 
 
 def test_a_silent_conscience_is_a_refusal(graph, world):
-    start(graph, conscience_timeout_s=0.05)
+    start(graph, conscience_timeout_s=2.0)
     world.silent = True
     reply = graph.call(Decide, "pfc/decide", request("a", "b"))
     assert reply.error_code == ErrorCode.PFC_NO_OPTION_LEFT
