@@ -71,7 +71,6 @@ class Action:
 
     def result(self):
         answer = self._wait(self._ended)
-        self._client.destroy()
         return answer.status, answer.result
 
 
