@@ -26,6 +26,7 @@ from brainos_ros.cli.demo_work import PROBES, Facts, Work
 from brainos_ros.conscience.credentials import provision
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import verify
+from brainos_ros.robots.picture import render_top_view
 from brainos_ros.robots.simulation import build
 
 START_S = 60.0
@@ -76,9 +77,13 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         args.report.write_text(json.dumps(report, indent=2) + "\n")
     if args.picture:
-        from brainos_ros.robots.picture import render_top_view
-
-        render_top_view(args.picture, layout, work.facts.track, work.facts.people)
+        notes = (
+            f"{report['deliveries']} deliveries",
+            f"closest to a person {report['min_separation_m']} m",
+            f"contacts while moving: {report['contacts_while_moving']}",
+        )
+        title = f"{args.duration:.0f} s among {args.people.name if args.people else 'a crowd'}"
+        render_top_view(args.picture, work.scene, title, notes)
     console.print(_table(report))
     good = report["contacts_while_moving"] == 0
     return 0 if good and report["records_written"] == report["records_verified"] else 1
@@ -132,7 +137,7 @@ def _watch(console: Console, work: Work, args: argparse.Namespace) -> None:
                 killed = threading.Thread(target=_kill, args=(work, args.kill), daemon=True)
                 killed.start()
             if live is not None:
-                view = demo_live.screen(work.layout, work.facts, elapsed, args.duration)
+                view = demo_live.screen(work.scene, work.facts, elapsed, args.duration)
                 live.update(view, refresh=True)
             elif elapsed - last_line >= 5.0:
                 last_line = elapsed

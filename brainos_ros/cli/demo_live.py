@@ -1,5 +1,6 @@
 """What the demo shows while it runs: the hall from above, and what the brain does in it."""
 
+import math
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brainos_ros.cli.demo_work import FREE, SLOWED, STOPPED, Facts
-from brainos_ros.robots.layout import Layout
+from brainos_ros.robots.picture import Scene
 
 LEVELS = {
     0: ("ONLINE", "green"),
@@ -28,8 +29,9 @@ COLUMNS = 62
 CELL_ASPECT = 2.0  # a character is twice as high as wide
 
 
-def picture(layout: Layout, facts: Facts) -> Text:
+def picture(scene: Scene) -> Text:
     """The hall from above in characters: shelves, stations, people, the robot and its way."""
+    layout = scene.layout
     x0, y0, x1, y1 = layout.extent
     rows = max(round(COLUMNS * (y1 - y0) / (x1 - x0) / CELL_ASPECT), 8)
     cells: list[list[tuple[str, str]]] = [[(" ", "")] * COLUMNS for _ in range(rows)]
@@ -46,17 +48,15 @@ def picture(layout: Layout, facts: Facts) -> Text:
             y = y1 - (row + 0.5) / rows * (y1 - y0)
             if any(b.x_min <= x <= b.x_max and b.y_min <= y <= b.y_max for b in layout.shelves):
                 cells[row][column] = ("█", "bright_black")
-    for place in facts.track[-400:]:
+    for place in scene.track[-400:]:
         put(place, "·", "blue")
     for name, place in layout.stations.items():
         put(place, name.rpartition("_")[2][:1].upper(), "bold magenta")
-    for place in facts.people:
+    for place in scene.people.values():
         put(place, "●", "yellow")
-    if facts.truth is not None:
-        pose = facts.truth.robot
-        arrows = "→↗↑↖←↙↓↘"
-        heading = round(pose.theta / (3.14159265 / 4)) % 8
-        put((pose.x, pose.y), arrows[heading], "bold white on blue")
+    if scene.pose is not None:
+        x, y, yaw = scene.pose
+        put((x, y), "→↗↑↖←↙↓↘"[round(yaw / (math.pi / 4)) % 8], "bold white on blue")
     text = Text(no_wrap=True)
     for line in cells:
         for mark, style in line:
@@ -117,7 +117,7 @@ def brain(facts: Facts) -> RenderableType:
     return Group(Text(word, style=f"bold {colour}"), table)
 
 
-def screen(layout: Layout, facts: Facts, elapsed_s: float, duration_s: float) -> Any:
+def screen(scene: Scene, facts: Facts, elapsed_s: float, duration_s: float) -> Any:
     """The whole view."""
     whole = Screen()
     whole.split_column(Screen(name="top", size=3), Screen(name="rest"))
@@ -134,7 +134,7 @@ def screen(layout: Layout, facts: Facts, elapsed_s: float, duration_s: float) ->
         ProgressBar(total=duration_s, completed=min(elapsed_s, duration_s), width=40),
     )
     whole["top"].update(Panel(progress))
-    whole["left"].update(Panel(picture(layout, facts), title="the hall, from above"))
+    whole["left"].update(Panel(picture(scene), title="the hall, from above"))
     whole["job"].update(Panel(job(facts), title="what it does"))
     whole["learnt"].update(Panel(learnt(facts), title="which aisle pays"))
     whole["brain"].update(Panel(brain(facts), title="the brain"))

@@ -25,7 +25,8 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 
 from brainos_ros.errors import BrainError
-from brainos_ros.robots.layout import Layout, path_length
+from brainos_ros.robots.layout import Layout, Point, path_length
+from brainos_ros.robots.picture import Scene
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
 from brainos_ros.ros.executor import Outgoing, make_executor, spin
@@ -74,8 +75,6 @@ class Facts:
     level: ServiceLevel | None = None
     safety: SafetyState | None = None
     truth: SimTruth | None = None
-    people: list[tuple[float, float]] = field(default_factory=list)
-    track: list[tuple[float, float]] = field(default_factory=list)
     aisles: dict[str, Aisle] = field(default_factory=dict)
     here: str = ""
     there: str = ""
@@ -96,6 +95,8 @@ class Work:
         self.layout = layout
         self.facts = Facts(aisles={name: Aisle() for name in layout.aisles})
         self.facts.here, self.facts.there = list(layout.stations)[:2]
+        self.scene = Scene(layout)
+        self._seen: dict[int, Point] = {}
         self._over = threading.Event()
         self._changed = threading.Condition()
         self.node = node = Node("demo", enable_rosout=False, start_parameter_services=False)
@@ -144,13 +145,11 @@ class Work:
 
     def _truth(self, truth: SimTruth) -> None:
         self.facts.truth = truth
-        place = (truth.robot.x, truth.robot.y)
-        if not self.facts.track or math.dist(self.facts.track[-1], place) > 0.05:
-            self.facts.track.append(place)
+        self.scene.see((truth.robot.x, truth.robot.y, truth.robot.theta), self._seen)
         self._notify()
 
     def _people(self, people: TrackedPeople) -> None:
-        self.facts.people = [(person.position.x, person.position.y) for person in people.people]
+        self._seen = {each.id: (each.position.x, each.position.y) for each in people.people}
 
     def _beat(self, beat: Heartbeat) -> None:
         fresh = self.facts.pids.get(beat.role) != beat.pid
