@@ -33,7 +33,7 @@ class World:
         self.people: list[tuple[float, float]] = []
         self.pose = [0.0, 0.0, 0.0]
         self.request: tuple[float, float] | None = None
-        self.level = msg.ServiceLevel.ONLINE
+        self.clock_offset_ns = 0
         self.commands = graph.listen(Twist, topic, qos.HEARTBEATS)
         make = graph.publisher
         self._requests = make(Twist, "cmd_vel_raw", qos.COMMAND)
@@ -62,7 +62,8 @@ class World:
                     getattr(self, f"_{name}")()
 
     def _stamp(self, header: Any, frame: str) -> None:
-        header.stamp.sec, header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
+        header.stamp.sec, header.stamp.nanosec = divmod(
+            time.time_ns() + self.clock_offset_ns, 1_000_000_000)
         header.frame_id = frame
 
     def _scan(self) -> None:

@@ -1,0 +1,266 @@
+"""Faults in a real graph: each one ends stopped, and a halt always works."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from brainos_msgs import msg, srv  # noqa: E402
+from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+
+from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
+from brainos_ros.ros import qos  # noqa: E402
+from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402
+
+STATES = msg.SafetyState
+NODE = "from brainos_ros.conscience.node import main; main()"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return provisioned(tmp_path)
+
+
+@pytest.fixture
+def world(graph: Any) -> Iterator[World]:
+    made = World(graph)
+    yield made
+    made.close()
+
+
+def driving(graph: Any, world: World) -> tuple[Any, Any]:
+    """(node, its states) of a conscience that lets a request pass."""
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    states.messages.clear()
+    return node, states
+
+
+def ends_stopped(world: World, states: Any, cause: str) -> None:
+    states.wait_for(lambda state: any(cause in each for each in state.causes))
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+    assert not any(map(moving, world.commands.messages))
+
+
+def evaluate(graph: Any, action: str, **context: Any) -> msg.SafetyEvaluation:
+    return graph.call(srv.Evaluate, "conscience/evaluate", srv.Evaluate.Request(
+        action=action, context=dict_to_attributes(context))).evaluation
+
+
+@pytest.mark.parametrize("content", ["format: brainos-rules/1\nrules: []\n", "{", ""])
+def test_a_broken_rules_file_opens_no_gate(
+        graph: Any, keys: Path, tmp_path: Path, world: World, content: str) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(content)
+    node = graph.start(ConscienceNode, "unconfigured", rules_file=str(file), **FAST_BASE)
+    assert not graph.change_state("conscience", Transition.TRANSITION_CONFIGURE)
+    assert graph.state("conscience") == "unconfigured"
+    assert "rules" in node._last_failure
+    world.request = (0.4, 0.0)
+    assert graph.tester.count_publishers("cmd_vel") == 0
+    assert graph.call(srv.Halt, "conscience/halt").success
+
+
+def test_a_frozen_scan_with_fresh_stamps(graph: Any, keys: Path, world: World) -> None:
+    _, states = driving(graph, world)
+    world.frozen = True
+    world.pose[0] += 0.5
+    count = world._count
+    world.commands.wait_for(lambda _: world._count > count + 3)
+    world.pose[0] += 0.5
+    ends_stopped(world, states, "scan frozen")
+
+
+def test_odometry_that_is_not_a_number(graph: Any, keys: Path, world: World) -> None:
+    _, states = driving(graph, world)
+    world.pose[1] = math.nan
+    ends_stopped(world, states, "odom not finite")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_stamps_that_step_an_hour_stop_nothing(
+        graph: Any, keys: Path, world: World, hours: int) -> None:
+    _, states = driving(graph, world)
+    world.clock_offset_ns = hours * 3600 * 10**9
+    count = world._count
+    world.commands.wait_for(lambda _: world._count > count + 20)
+    assert not states.messages
+    world.commands.messages.clear()
+    world.commands.wait_for(moving)
+
+
+def test_two_gates_at_once_stop_each_other(graph: Any, keys: Path, world: World,
+                                           tmp_path: Path) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.HEARTBEATS)
+    provisioned(tmp_path / "other")
+    twins = [graph.start(ConscienceNode, "unconfigured", **FAST_BASE, home=str(home))
+             for home in (graph.home, tmp_path / "other")]
+    for twin in twins:
+        twin.trigger_configure()
+        twin.trigger_activate()
+    world.request = (0.4, 0.0)
+    states.wait_for(lambda state: any("another gate" in each for each in state.causes))
+    epochs = {twin.epoch for twin in twins}
+    for epoch in epochs:
+        states.wait_for(lambda state, epoch=epoch: state.epoch == epoch and any(
+            "another gate" in each for each in state.causes))
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+    assert not any(map(moving, world.commands.messages))
+
+
+def test_a_second_gate_on_the_same_home_never_opens(
+        graph: Any, keys: Path, world: World) -> None:
+    _, states = driving(graph, world)
+    second = graph.start(ConscienceNode, "unconfigured", **FAST_BASE)
+    second.trigger_configure()
+    second.trigger_activate()
+    assert not second.is_active
+    assert graph.tester.count_publishers("cmd_vel") == 1
+    assert not states.messages
+
+
+def test_a_hung_callback_does_not_hold_up_a_halt(graph: Any, keys: Path, world: World) -> None:
+    node, states = driving(graph, world)
+    inside, released = threading.Event(), threading.Event()
+
+    def hangs(*_: Any) -> Any:
+        inside.set()
+        released.wait(10.0)
+        raise RuntimeError("released")
+
+    node._circuit.evaluate = hangs
+    caller = threading.Thread(target=evaluate, args=(graph, "aisle_1"))
+    caller.start()
+    assert inside.wait(10.0)
+    assert graph.call(srv.Halt, "conscience/halt").success
+    ends_stopped(world, states, "halted")
+    released.set()
+    caller.join()
+
+
+def test_a_ledger_that_is_gone_does_not_hold_up_a_halt(
+        graph: Any, keys: Path, world: World) -> None:
+    _, states = driving(graph, world)
+    shutil.rmtree(graph.home / "ledger")
+    assert graph.call(srv.Halt, "conscience/halt").success
+    ends_stopped(world, states, "halted")
+    assert not (graph.home / "conscience" / "armed").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A home on a disk of 40 MB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=False,
+            capture_output=True).returncode:
+        pytest.skip("a full disk needs root and mount")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_denies_stops_and_still_halts(
+        graph: Any, small_disk: Path, world: World) -> None:
+    graph.home = small_disk / "home"
+    provisioned(graph.home)
+    _, states = driving(graph, world)
+    assert evaluate(graph, "aisle_1").approved
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    for size in (12_000, 1000, 1):
+        filling = {f"note_{n}": "x" * (size // 4 + 1) for n in range(4)}
+        while (verdict := evaluate(graph, "aisle_1", **filling)).approved:
+            pass
+    assert "ledger" in verdict.reason
+    ends_stopped(world, states, "ledger refused")
+    assert graph.call(srv.Halt, "conscience/halt").success
+    ends_stopped(world, states, "halted")
+    assert not (graph.home / "conscience" / "armed").exists()
+
+
+@pytest.fixture
+def process(graph: Any, keys: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An active conscience in a process of its own."""
+    values = [f"{name}:={value}" for name, value in {"home": graph.home, **FAST_BASE}.items()]
+    beats = graph.listen(msg.Heartbeat, "heartbeats", qos.HEARTBEATS)
+    made = subprocess.Popen([sys.executable, "-c", NODE, "--ros-args", *(
+        part for value in values for part in ("-p", value))])
+    try:
+        beats.wait_for(lambda beat: beat.pid == made.pid)
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert graph.change_state("conscience", transition)
+        yield made
+    finally:
+        made.kill()
+        made.wait()
+
+
+def test_killed_it_says_nothing_more_and_its_successor_drives_again(
+        graph: Any, process: subprocess.Popen[bytes], world: World) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    process.kill()
+    process.wait()
+    world.commands.messages.clear()
+    count = world._count
+    beats = graph.listen(msg.Heartbeat, "heartbeats", qos.HEARTBEATS)
+    beats.wait_for(lambda _: world._count > count + 10)
+    assert not world.commands.messages
+    states.messages.clear()
+    again = graph.start(ConscienceNode, "unconfigured", **FAST_BASE)
+    again.trigger_configure()
+    again.trigger_activate()
+    states.wait_for(lambda state: state.epoch == again.epoch and state.state == STATES.RUNNING)
+    world.commands.wait_for(moving)
+
+
+def test_on_sigterm_the_last_command_is_zero(
+        graph: Any, process: subprocess.Popen[bytes], world: World) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    process.terminate()
+    assert process.wait(10.0) == 0
+    states.wait_for(lambda state: state.state == STATES.INACTIVE)
+    world.commands.wait_for(lambda command: not moving(command))
+    assert not moving(world.commands.messages[-1])
+
+
+def brainos(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", *arguments, "--home", str(home)],
+        capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_an_operator_approves_at_the_command_line(graph: Any, keys: Path) -> None:
+    graph.start(ConscienceNode, **FAST_BASE)
+    asked = evaluate(graph, "move_arm", speed="low", environment="hall", nearby_objects=["human"])
+    listed = brainos(graph.home, "approvals", "list")
+    assert asked.approval_id in listed.stdout, listed.stderr
+    done = brainos(graph.home, "approvals", "approve", asked.approval_id, "--operator", "anna",
+                   "--keys", str(keys))
+    assert done.stdout == "approved\n", done.stderr
+    replayed = brainos(graph.home, "conscience", "replay")
+    assert (replayed.returncode, "1 verdicts judged again, 0 differ" in replayed.stdout) == (
+        0, True), replayed
