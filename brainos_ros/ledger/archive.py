@@ -2,7 +2,8 @@
 
 The zstd seekable format: independent frames of 64 KiB of content, and at the end a skippable frame
 with the size of each (zstd, contrib/seekable_format/zstd_seekable_compression_format.md). Any zstd
-tool decompresses the file whole.
+tool decompresses the file whole. Between the two stands a skippable frame of our own with the
+CRC-32 of everything before it, because zstd itself does not notice every flipped bit.
 """
 
 import os
@@ -10,6 +11,7 @@ import struct
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
+from zlib import crc32
 
 from brainos_ros.ledger.frames import Damage
 
@@ -17,6 +19,8 @@ CHUNK = 64 << 10
 _ENTRY = struct.Struct("<II")
 _FOOTER = struct.Struct("<IBI")
 _SKIPPABLE, _SEEKABLE = 0x184D2A5E, 0x8F92EAB1
+_CHECK = struct.Struct("<III")
+_CHECK_MAGIC = 0x184D2A50
 
 
 def compress(data: bytes) -> bytes:
@@ -30,7 +34,9 @@ def compress(data: bytes) -> bytes:
         _ENTRY.pack(len(small), len(chunk)) for small, chunk in zip(packed, chunks, strict=True)
     )
     table += _FOOTER.pack(len(chunks), 0, _SEEKABLE)
-    return b"".join(packed) + _ENTRY.pack(_SKIPPABLE, len(table)) + table
+    content = b"".join(packed)
+    check = _CHECK.pack(_CHECK_MAGIC, 4, crc32(content))
+    return content + check + _ENTRY.pack(_SKIPPABLE, len(table)) + table
 
 
 class Archive:
@@ -65,8 +71,16 @@ class Archive:
         entries = list(_ENTRY.iter_unpack(table[_ENTRY.size : -_FOOTER.size]))
         self._starts: list[int] = list(accumulate((entry[0] for entry in entries), initial=0))
         self._contents: list[int] = list(accumulate((entry[1] for entry in entries), initial=0))
-        if self._starts[-1] != start:
+        if self._starts[-1] != start - _CHECK.size:
             raise Damage("the seek table of the compressed segment does not add up")
+
+    def load(self) -> bytes:
+        """The whole content, the file's CRC checked first. Raises Damage."""
+        packed = os.pread(self._fd, self._starts[-1] + _CHECK.size, 0)
+        check = _CHECK.pack(_CHECK_MAGIC, 4, crc32(packed[: self._starts[-1]]))
+        if packed[self._starts[-1] :] != check:
+            raise Damage("the CRC of the compressed segment is wrong")
+        return self.read(0, self.size)
 
     @property
     def size(self) -> int:

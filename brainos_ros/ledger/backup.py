@@ -13,6 +13,7 @@ from typing import NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, rotation
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile, find
+from brainos_ros.ledger.log import read_header
 from brainos_ros.ledger.notes import Checkpoint
 from brainos_ros.ledger.proof import latest_head
 from brainos_ros.ledger.recovery import rebuild_tiles
@@ -169,8 +170,7 @@ def bring_up(layout: Layout) -> Report:
     report = audit.report()
     if not report.verified:
         raise BrainError(f"the copy does not verify: {report.problem}", ErrorCode.LEDGER_REFUSED)
-    with segments[0].path.open("rb") as file:
-        stream_id = file.read(16)[8:]
+    stream_id = read_header(segments[0]).stream_id
     tiles = Tiles(layout, writable=True)
     try:
         rebuild_tiles(segments, stream_id, tiles)

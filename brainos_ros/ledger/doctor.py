@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, rotation
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, find
-from brainos_ros.ledger.log import LogReader, to_record
+from brainos_ros.ledger.log import LogReader, read_header, to_record
 from brainos_ros.ledger.manifest import pack_manifest
 from brainos_ros.ledger.notes import Checkpoint, SigningKey
 from brainos_ros.ledger.opening import take_lock
@@ -124,8 +125,10 @@ class Doctor:
                 "directory away as evidence and let the robot begin a new stream"
             )
         elif frozen or failed & set(DERIVED):
-            state = "FROZEN_RECOVERABLE" if frozen else "READY"
+            state = frozen["state"] if frozen else "READY"
             remedy = "run 'brainos ledger doctor --repair'"
+            if frozen and not self._layout.key.exists():
+                remedy = "put the private key back, from a backup taken with it; then " + remedy
         else:
             state = "READY"
             remedy = "see the invariants that failed" if failed else ""
@@ -140,7 +143,9 @@ class Doctor:
         except Damage as damage:
             audit.problems.append(("head-signature", str(damage)))
             return
-        if not audit.keys or str(audit.keys[-1][1]) != str(key):
+        if self._layout.next_key.exists() or not audit.size:
+            return
+        if str(audit.keys[-1][1]) != str(key):
             text = "the private key is not the one that signs this stream: it was replaced"
             audit.problems.append(("head-signature", text))
 
@@ -195,15 +200,17 @@ class Doctor:
         data = layout.manifest.read_bytes()
         told = json.loads(data)
         heads = [each for each in audit.checkpoints if each.size == told["records"]]
-        firsts = {f"{segment.first:016d}" for segment in layout.segments()}
+        known = {
+            f"{segment.first:016d}{suffix}"
+            for segment in layout.segments()
+            for suffix in (RAW, COMPRESSED, PRUNED)
+        }
         if not heads:
             return FAIL, f"no head over the manifest's {told['records']} records is kept"
-        keys = told["keys"]
-        good = (
-            keys == audit.key_history[: len(keys)]
-            and {name.partition(".")[0] for name in told["segments"]} <= firsts
-        )
-        if not good or pack_manifest(layout, heads[-1], keys, told["segments"]) != data:
+        keys, names = told["keys"], told["segments"]
+        good = keys == audit.key_history[: len(keys)] and set(names) <= known
+        good = good and all(a[:16] < b[:16] for a, b in pairwise(["", *names]))
+        if not good or pack_manifest(layout, heads[-1], keys, names) != data:
             return FAIL, "the manifest is not what its head says"
         return PASS, f"the manifest's head over {told['records']} records is the stream's"
 
@@ -271,12 +278,14 @@ class Doctor:
 
     def _repair(self) -> list[str]:
         repaired = []
+        erasure.mend(self._layout)
         audit = Audit(self._layout, self._kept, self._progress).run()
         erased = set(audit.walk.erased)
         if audit.purged - erased:
             count = erasure.redo(self._layout, audit.purged, erased)
             repaired.append(f"erased {count} records that were purged")
             audit = Audit(self._layout, self._kept, self._progress).run()
+        self._check_key(audit)
         if audit.problems and not (audit.torn and len(audit.problems) == 1):
             return repaired
         before = {check.name: check.verdict for check in self.examine().checks}
@@ -287,7 +296,7 @@ class Doctor:
             disk.remove_file(self._layout.manifest)
             rotation.keep_history(self._layout, audit.key_history)
             repaired.append("wrote keys.json; removed the manifest, which consolidate writes anew")
-        if self._layout.frozen.exists():
+        if self._layout.frozen.exists() and self._layout.key.exists():
             disk.remove_file(self._layout.frozen)
             repaired.append("opened the frozen stream: everything verifies")
         return repaired
@@ -297,8 +306,9 @@ class Doctor:
         for suffix in ("", "-wal", "-shm"):
             disk.remove_file(layout.paths.with_name(layout.paths.name + suffix))
         segments = layout.segments()
-        with segments[0].path.open("rb") as file:
-            stream_id = file.read(16)[8:]
+        if not segments:
+            return
+        stream_id = read_header(segments[0]).stream_id
         tiles = Tiles(layout, writable=True)
         try:
             rebuild_tiles(segments, stream_id, tiles)

@@ -62,7 +62,7 @@ def mend(layout: Layout) -> None:
 
 
 def finish(layout: Layout, size: int) -> None:
-    """At opening: finish a purge whose record was accepted, forget one that was not."""
+    """Carry out a purge whose record was accepted, forget one that was not. Raises OSError."""
     pending = announced(layout)
     if pending is None:
         return

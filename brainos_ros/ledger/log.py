@@ -15,7 +15,7 @@ from typing import NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import frames
 from brainos_ros.ledger.archive import Archive
-from brainos_ros.ledger.frames import Damage, Frame, Operation
+from brainos_ros.ledger.frames import Damage, Frame, Operation, Segment
 from brainos_ros.ledger.kinds import CODES, NAMES
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, Layout, SegmentFile
 
@@ -73,9 +73,17 @@ def load(segment: SegmentFile) -> bytes:
         return segment.path.read_bytes()
     archive = Archive(segment.path)
     try:
-        return archive.read(0, archive.size)
+        return archive.load()
     finally:
         archive.close()
+
+
+def read_header(segment: SegmentFile) -> Segment:
+    """The header of a segment in any form. Raises Damage, OSError."""
+    if segment.suffix == COMPRESSED:
+        return Segment.parse(load(segment))
+    with segment.path.open("rb") as file:
+        return Segment.parse(file.read(frames.SEGMENT_HEADER_SIZE))
 
 
 def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:

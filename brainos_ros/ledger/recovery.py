@@ -15,7 +15,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
-from brainos_ros.ledger.log import load
+from brainos_ros.ledger.log import load, read_header
 from brainos_ros.ledger.merkle import Mountain, range_root, split
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
 from brainos_ros.ledger.tiles import Tiles
@@ -119,8 +119,7 @@ def _last_checkpoint(layout: Layout, key: PublicKey) -> tuple[Checkpoint | None,
 def _enter(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:
     """A walk at the beginning of the newest segment; stored nodes are rebuilt where they fail."""
     newest = segments[-1]
-    with newest.path.open("rb") as file:
-        header = frames.Segment.parse(file.read(frames.SEGMENT_HEADER_SIZE))
+    header = read_header(newest)
     if header.first != newest.first:
         raise Damage(f"'{newest.path.name}' begins with record {header.first}")
     try:

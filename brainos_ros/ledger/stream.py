@@ -241,6 +241,7 @@ class Stream(Writer):
         if not reason.strip():
             raise BrainError("reason '' is not allowed; say why and by whose order")
         self.sync()
+        erasure.finish(self._layout, self.size)
         reader = LogReader(self._layout)
         try:
             targets = [erasure.locate(self._layout, reader, each) for each in sequences]
@@ -251,9 +252,8 @@ class Stream(Writer):
             body = {"sequences": sequences, "reason": reason}
             purge = self._append(kinds.PURGE, frames.encode(body))
             self.checkpoint()
-            erasure.perform(self._layout, targets)
             self._paths.drop()
-            disk.remove_file(self._layout.erasing)
+            erasure.finish(self._layout, self.size)
         except OSError as error:
             raise self._stop(f"a purge could not be finished: {error}") from error
         if self._reader:
@@ -261,7 +261,10 @@ class Stream(Writer):
         return purge
 
     def rotate_key(self) -> str:
-        """Sign with a new key from now on; returns its verifier key. Raises as `event`."""
+        """Sign with a new key from now on; returns its verifier key. Raises as `event`.
+
+        Should the disk fail in between, the next opening finishes it; until then both keys sign.
+        """
         with self._sync_lock, self._lock:
             self.sync()
             old, new = self._key, SigningKey(self.origin)
@@ -269,14 +272,14 @@ class Stream(Writer):
                 rotation.keep_next(self._layout, new)
                 statement = rotation.statement(old, new.public)
                 self._append(kinds.KEY_ROTATED, statement)
-                self.sync()
+                self._key, self._handing_over = new, old
+                self.checkpoint()
                 known = [*rotation.history(self._layout), rotation.entry(statement)]
                 rotation.keep_history(self._layout, known)
-                self._keep_checkpoint(self._durable, [new, old])
                 rotation.take_over(self._layout)
             except OSError as error:
                 raise self._stop(f"the key could not be changed: {error}") from error
-            self._key = new
+            self._handing_over = None
             return str(new.public)
 
     def record_pruning(self, segments: list[int]) -> None:
@@ -331,7 +334,7 @@ class Stream(Writer):
         while True:
             if self._wake.wait(wait):
                 self._wake.clear()
-                time.sleep(self._window_s)
+                self._released.wait(self._window_s)
             if self._stopped:
                 return
             try:

@@ -6,6 +6,7 @@ for each record, into the record's segment.
 """
 
 import os
+from contextlib import suppress
 
 from brainos_ros.ledger import disk
 from brainos_ros.ledger.frames import Damage
@@ -84,6 +85,8 @@ class Tiles:
 
     def close(self) -> None:
         """Close the files."""
-        for fd in [*self._levels, *([self._offsets] if self._offsets >= 0 else [])]:
-            disk.close(fd)
+        fds = [*self._levels, *([self._offsets] if self._offsets >= 0 else [])]
         self._levels, self._offsets = [], -1
+        for fd in fds:
+            with suppress(OSError):
+                disk.close(fd)

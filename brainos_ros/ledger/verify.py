@@ -10,6 +10,7 @@ from typing import NamedTuple
 from brainos_ros.ledger import frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
+from brainos_ros.ledger.log import read_header
 from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import packed_offsets, walk_segment
@@ -120,7 +121,7 @@ class Audit:
         try:
             self.checkpoints, rest = read_checkpoints(self._layout.checkpoints.read_bytes())
         except FileNotFoundError:
-            self._problem("head-signature", "no head is kept")
+            return
         except Damage as damage:
             self._problem("head-signature", str(damage))
         else:
@@ -169,8 +170,7 @@ class Audit:
         """The id in the first key's name; in the first segment, the id it says it has."""
         if self.keys:
             return bytes.fromhex(self.keys[0][1].name.rpartition("/")[2])
-        with segment.path.open("rb") as file:
-            return file.read(16)[8:]
+        return read_header(segment).stream_id
 
     def _take(self, segment: SegmentFile, start: int) -> None:
         """What there is to keep of the segment walked last."""
@@ -269,7 +269,8 @@ class Audit:
         if unnamed:
             self._problem("body-hashes", f"record {unnamed[0]} is erased, but no purge names it")
         unfinished = sorted(self.purged - erased)
-        if unfinished and not self.pruned and not self.problems:
+        begun = self._layout.erasing.exists()
+        if unfinished and not self.pruned and not self.problems and not begun:
             text = f"record {unfinished[0]} was purged, but is still there"
             self._problem("body-hashes", text)
         for first in sorted(self._gone - self._named):

@@ -33,10 +33,12 @@ class Writer:
         self.syncs = 0
         self._layout = layout
         self._key = key
+        self._handing_over: SigningKey | None = None
         self._segment_bytes = segment_bytes
         self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
         self._wake = threading.Event()
+        self._released = threading.Event()
         self._stopped: BrainError | None = None
         self._fd = self._checkpoints_fd = -1
         self._offset = self._capacity = 0
@@ -207,9 +209,10 @@ class Writer:
             self._checkpoint_due = time.monotonic() + CHECKPOINT_S
             if self._checkpoint and self._checkpoint.size == seal.size:
                 return self._checkpoint
-            return self._keep_checkpoint(seal, [self._key])
+            return self._keep_checkpoint(seal)
 
-    def _keep_checkpoint(self, seal: Seal, keys: list[SigningKey]) -> Checkpoint:
+    def _keep_checkpoint(self, seal: Seal) -> Checkpoint:
+        keys = [self._key, *([self._handing_over] if self._handing_over else [])]
         checkpoint = sign_checkpoint(self.origin, seal.size, seal.root, seal.hash, keys)
         packed = pack_checkpoint(checkpoint)
         try:
@@ -237,8 +240,9 @@ class Writer:
             data = choose(path.read_bytes())
             disk.replace_file(path, data)
             fresh = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
-            disk.close(self._checkpoints_fd)
-            self._checkpoints_fd, self._checkpoints_end = fresh, len(data)
+            old, self._checkpoints_fd = self._checkpoints_fd, fresh
+            self._checkpoints_end = len(data)
+            disk.close(old)
 
     # Segments
 
@@ -308,6 +312,7 @@ class Writer:
         self._stopped = self._stopped or BrainError(
             f"stream '{self.path.name}' is closed", ErrorCode.LEDGER_REFUSED
         )
+        self._released.set()
         self._wake.set()
         self._tiles.close()
         self._disown()

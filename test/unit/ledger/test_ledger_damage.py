@@ -1,0 +1,260 @@
+"""What is wrong with a stream is found, told apart, and stops the writer."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from brainos_ros.errors import BrainError
+from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger.doctor import Doctor
+from brainos_ros.ledger.housekeeping import consolidate
+from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.notes import Checkpoint, SigningKey, sign_checkpoint
+from brainos_ros.ledger.proof import latest_head
+
+
+@pytest.fixture
+def whole(memory_path: Path) -> Path:
+    """A small closed stream with every file a stream can have, in two segments."""
+    with Stream.open(memory_path, "memory", segment_bytes=640) as stream:
+        stream.put("a/b", b"one")
+        stream.event("episode", {"n": 1})
+        stream.put("c", b"two")
+        stream.purge("c", "asked for")
+        stream.rotate_key()
+        consolidate(stream)
+    assert len(Layout(memory_path / "memory").segments()) >= 2
+    return memory_path / "memory"
+
+
+def verdicts(path: Path) -> set[str]:
+    return {check.name for check in Doctor(path).examine().checks if check.verdict == "FAIL"}
+
+
+def test_every_flipped_byte_is_detected(whole: Path) -> None:
+    assert verdicts(whole) == set()
+    files = [p for p in sorted(whole.rglob("*")) if p.is_file() and p.name != "lock"]
+    files = [p for p in files if not p.name.startswith("paths.sqlite")]
+    names = {str(p.relative_to(whole)).partition("/")[0] for p in files}
+    assert names == {"checkpoints", "key", "keys.json", "log", "manifest.json", "offsets", "tiles"}
+    assert any(p.suffix == ".zst" for p in files)
+    missed = []
+    for path in files:
+        data = path.read_bytes()
+        for at in range(len(data)):
+            path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+            try:
+                if not verdicts(whole):
+                    missed.append((path.name, at))
+            except BrainError:
+                pass
+        path.write_bytes(data)
+    assert missed == []
+    assert verdicts(whole) == set()
+
+
+def test_every_flipped_byte_of_an_uncompressed_log_is_detected_by_verify(memory_path: Path) -> None:
+    with Stream.open(memory_path, "pfc", segment_bytes=512) as stream:
+        for number in range(6):
+            stream.event("note", {"n": number})
+    missed = []
+    for segment in Layout(memory_path / "pfc").segments():
+        data = segment.path.read_bytes()
+        for at in range(len(data)):
+            segment.path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            if verify(memory_path / "pfc").verified:
+                missed.append(at)
+        segment.path.write_bytes(data)
+    assert missed == []
+    assert verify(memory_path / "pfc").verified
+
+
+def events(root: Path, count: int, segment_bytes: int = 1 << 16) -> Checkpoint:
+    with Stream.open(root, "pfc", segment_bytes=segment_bytes) as stream:
+        for number in range(count):
+            stream.event("note", {"n": number})
+        return stream.checkpoint()
+
+
+def newest(root: Path) -> Path:
+    return Layout(root / "pfc").segments()[-1].path
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+
+
+def lose_the_log(root: Path) -> None:
+    shutil.rmtree(root / "pfc/log")
+    (root / "pfc/log").mkdir()
+
+
+def lose_the_newest_segment(root: Path) -> None:
+    newest(root).unlink()
+
+
+def replace_the_key(root: Path) -> None:
+    key = Layout(root / "pfc").key
+    key.write_bytes(SigningKey(SigningKey.parse(key.read_bytes()).public.name).pack())
+
+
+def sign_something_else(root: Path) -> None:
+    layout = Layout(root / "pfc")
+    head = latest_head(layout.path)
+    assert head
+    key = SigningKey.parse(layout.key.read_bytes())
+    false = sign_checkpoint(head.origin, head.size, bytes(32), head.seal, [key])
+    layout.checkpoints.write_text(false.note + "\n")
+
+
+def shorten(root: Path) -> None:
+    os.truncate(newest(root), 300)
+
+
+FREEZING = {
+    "damage before the head": (lambda root: flip(newest(root), 200), "the CRC of a frame is wrong"),
+    "history cut short": (shorten, "only"),
+    "the whole log gone": (lose_the_log, "the log is gone, but a head over 21 records is kept"),
+    "newest segment gone": (lose_the_newest_segment, "records"),
+    "key replaced": (replace_the_key, "the key was replaced or the head was changed"),
+    "key gone": (lambda root: Layout(root / "pfc").key.unlink(), "the key is gone"),
+    "another root signed": (sign_something_else, "has another root than they have"),
+    "heads gone": (
+        lambda root: Layout(root / "pfc").checkpoints.unlink(),
+        "there are 21 records, but no head is kept",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FREEZING)
+def test_what_was_signed_and_is_not_there_freezes_the_stream(tmp_path: Path, what: str) -> None:
+    damage, words = FREEZING[what]
+    events(tmp_path, 20, segment_bytes=900 if "segment" in what else 1 << 16)
+    damage(tmp_path)
+    with pytest.raises(Frozen, match=words) as frozen:
+        Stream.open(tmp_path, "pfc")
+    assert frozen.value.state == "FROZEN_HUMAN"
+    assert "restore the last backup" in str(frozen.value)
+    assert "writer-lock" in verdicts(tmp_path / "pfc")
+    with pytest.raises(Frozen, match=words):
+        Stream.open(tmp_path, "pfc")
+    diagnosis = Doctor(tmp_path / "pfc").repair()
+    assert diagnosis.state == "FROZEN_HUMAN", diagnosis
+    assert (tmp_path / "pfc/frozen").exists()
+
+
+def test_a_person_who_undoes_the_damage_opens_the_stream_again(tmp_path: Path) -> None:
+    events(tmp_path, 20)
+    flip(newest(tmp_path), 200)
+    with pytest.raises(Frozen):
+        Stream.open(tmp_path, "pfc")
+    flip(newest(tmp_path), 200)
+    diagnosis = Doctor(tmp_path / "pfc").repair()
+    assert diagnosis.state == "READY"
+    assert diagnosis.repaired == ["opened the frozen stream: everything verifies"]
+    with Stream.open(tmp_path, "pfc") as stream:
+        assert stream.size == 21
+
+
+@pytest.mark.parametrize("cut", [1, 40, 60])
+def test_a_torn_tail_is_cut_kept_and_recorded(tmp_path: Path, cut: int) -> None:
+    events(tmp_path, 5)
+    stream = Stream.open(tmp_path, "pfc", window_s=3600.0)
+    stream.event("note", b"whole")
+    stream.event("note", b"torn apart by a power cut")
+    end = stream._offset
+    stream._release()
+    os.truncate(newest(tmp_path), end - cut)
+    report = verify(tmp_path / "pfc")
+    assert not report.verified
+    assert report.problem.startswith("torn tail: ")
+    assert "opening the stream cuts it off" in report.problem
+    assert Doctor(tmp_path / "pfc").examine().state == "READY"
+    with Stream.open(tmp_path, "pfc") as stream:
+        assert stream.torn
+        kept = (tmp_path / "pfc" / stream.torn.file).read_bytes()
+        assert len(kept) == stream.torn.bytes > 0
+        assert stream.read(6).body == b"whole"
+        assert stream.read(7).kind == "log.recovered"
+    assert verify(tmp_path / "pfc").verified
+
+
+def test_damage_under_two_synced_groups_is_no_torn_tail(tmp_path: Path) -> None:
+    events(tmp_path, 1)
+    stream = Stream.open(tmp_path, "pfc", window_s=3600.0)
+    start = stream._offset
+    for _ in range(3):
+        stream.event("note", b"group", durable=True)
+    stream._release()
+    flip(newest(tmp_path), start + 30)
+    with pytest.raises(Frozen, match="and sealed records follow"):
+        Stream.open(tmp_path, "pfc")
+
+
+def test_only_a_head_kept_elsewhere_tells_that_all_was_replaced(tmp_path: Path) -> None:
+    kept = events(tmp_path, 9)
+    shutil.copytree(tmp_path / "pfc", tmp_path / "old/pfc")
+    events(tmp_path, 9)
+    newer = latest_head(tmp_path / "pfc")
+    assert verify(tmp_path / "pfc", kept).verified
+    assert newer
+    report = verify(tmp_path / "old/pfc", newer)
+    assert report.problem.startswith("the history was truncated: the head over 19 records kept")
+    shutil.rmtree(tmp_path / "pfc")
+    events(tmp_path, 30)
+    assert verify(tmp_path / "pfc").verified
+    assert "kept elsewhere is not of this stream" in verify(tmp_path / "pfc", kept).problem
+
+
+@pytest.mark.parametrize("derived", ["tiles", "offsets", "keys.json", "manifest.json"])
+def test_what_is_derived_is_rebuilt(tmp_path: Path, derived: str) -> None:
+    with Stream.open(tmp_path, "pfc", segment_bytes=900) as stream:
+        for number in range(40):
+            stream.event("note", {"n": number})
+        consolidate(stream)
+    path = tmp_path / "pfc" / derived
+    flip(path / "0" if path.is_dir() else path, 35)
+    assert len(verdicts(tmp_path / "pfc")) == 1
+    diagnosis = Doctor(tmp_path / "pfc").repair()
+    assert diagnosis.state == "READY"
+    assert diagnosis.repaired
+    assert verdicts(tmp_path / "pfc") == set()
+
+
+@pytest.mark.parametrize("derived", ["tiles", "offsets", "keys.json"])
+def test_opening_rebuilds_what_is_derived_and_missing(tmp_path: Path, derived: str) -> None:
+    events(tmp_path, 40, segment_bytes=900)
+    path = tmp_path / "pfc" / derived
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with Stream.open(tmp_path, "pfc") as stream:
+        assert [stream.read(i).sequence for i in range(41)] == list(range(41))
+        stream.prove(3)
+    if derived != "offsets":
+        assert verdicts(tmp_path / "pfc") == set()
+
+
+def test_foreign_files_are_pointed_out(tmp_path: Path) -> None:
+    events(tmp_path, 2)
+    (tmp_path / "pfc/log/notes.txt").write_text("hello")
+    assert verdicts(tmp_path / "pfc") == {"canonical-layout"}
+    (tmp_path / "pfc/log/notes.txt").unlink()
+    (tmp_path / "pfc/export.tar").write_text("")
+    assert verdicts(tmp_path / "pfc") == {"exports-excluded"}
+    (tmp_path / "pfc/export.tar").unlink()
+    (tmp_path / "pfc/torn").symlink_to("/tmp")
+    assert verdicts(tmp_path / "pfc") == {"canonical-layout"}
+
+
+def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:
+    checks: list[str] = [check.name for check in Doctor(whole).examine().checks]
+    assert len(checks) == len(set(checks)) == 15
+    examine: Callable[[], object] = Doctor(whole).examine
+    assert examine() == examine()

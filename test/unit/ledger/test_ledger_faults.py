@@ -1,0 +1,259 @@
+"""Every system call that changes a disk made to fail in turn, or to be the last thing done.
+
+The scenario runs once to count its calls; then once for each call and each fault. Whatever fails,
+the stream opens again with every record it accepted, or is frozen and says why.
+"""
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainos_ros.errors import BrainError
+from brainos_ros.ledger import Frozen, Stream, disk, verify
+from brainos_ros.ledger.backup import back_up, restore
+from brainos_ros.ledger.doctor import Doctor
+from brainos_ros.ledger.exchange import export
+from brainos_ros.ledger.housekeeping import consolidate
+
+CALLS = ("open_file", "close", "pwrite", "fdatasync", "fsync", "ftruncate", "allocate", "replace",
+         "unlink", "mkdir")  # fmt: skip
+KILL = -1
+SMALL = 700
+
+
+class Faults:
+    """Counts the calls of `disk`, and makes the one with number `at` fail with `error`."""
+
+    def __init__(self, at: int, error: int) -> None:
+        self.count, self._at, self._error = 0, at, error
+        self.name = ""
+
+    def wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.count += 1
+            if self.count != self._at:
+                return real(*arguments)
+            self.name = name
+            if self._error == KILL:
+                if name == "pwrite":
+                    fd, data, offset = arguments
+                    real(fd, data[: len(data) // 2], offset)
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name == "pwrite" and self._error == errno.ENOSPC and len(arguments[1]) > 1:
+                fd, data, offset = arguments
+                real(fd, data[: len(data) // 2], offset)
+            if name == "close":
+                real(*arguments)
+            raise OSError(self._error, os.strerror(self._error))
+
+        return call
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Faults]]:
+    def install(at: int, error: int) -> Faults:
+        injected = Faults(at, error)
+        for name in CALLS:
+            real = getattr(os, {"open_file": "open", "allocate": "posix_fallocate"}.get(name, name))
+            monkeypatch.setattr(disk, name, injected.wrap(name, real))
+        return injected
+
+    yield install
+    monkeypatch.undo()
+
+
+class Log:
+    """What the scenario was told is accepted, also if its process is killed: one line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def accepted(self, sequence: int, body: bytes) -> None:
+        os.write(self._fd, b"%d %s\n" % (sequence, body.hex().encode()))
+
+    def erased(self, sequence: int) -> None:
+        os.write(self._fd, b"%d erased\n" % sequence)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def quietly(act: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether it was done; a refusal is an answer, not a failure of the test."""
+    try:
+        act(*arguments)
+    except (BrainError, OSError):
+        return False
+    return True
+
+
+def opened(root: Path) -> Stream | None:
+    with suppress(BrainError):
+        return Stream.open(root, "memory", window_s=3600.0, segment_bytes=SMALL)
+    return None
+
+
+def write_and_seal(root: Path, log: Log) -> None:
+    """Records of different sizes over several segments, synced in between, closed."""
+    stream = opened(root)
+    if stream is None:
+        return
+    for number in range(8):
+        body = b"%d" % number * (20 * number)
+        with suppress(BrainError):
+            log.accepted(stream.event("note", body), body)
+        if number % 3 == 2:
+            quietly(stream.sync)
+    quietly(stream.close)
+
+
+def purge(root: Path, log: Log) -> None:
+    """Erase a record of the newest segment and one of a compressed one."""
+    stream = opened(root)
+    if stream is None:
+        return
+    with suppress(BrainError):
+        stream.purge_events([1], "asked for")
+        log.erased(1)
+    with suppress(BrainError):
+        stream.purge_events([7], "asked for")
+        log.erased(7)
+    quietly(stream.close)
+
+
+def rotate(root: Path, log: Log) -> None:
+    stream = opened(root)
+    if stream is None:
+        return
+    quietly(stream.rotate_key)
+    with suppress(BrainError):
+        log.accepted(stream.event("note", b"after"), b"after")
+    quietly(stream.close)
+
+
+def compress(root: Path, log: Log) -> None:
+    stream = opened(root)
+    if stream is None:
+        return
+    quietly(consolidate, stream)
+    quietly(stream.close)
+
+
+def export_and_back_up(root: Path, log: Log) -> None:
+    path = root / "memory"
+    if quietly(export, path, root / "out.tar"):
+        assert (root / "out.tar").stat().st_size > 0
+    quietly(back_up, path, root / "copy")
+
+
+SCENARIOS = {
+    "write and seal": (write_and_seal, False),
+    "purge": (purge, True),
+    "rotate the key": (rotate, True),
+    "consolidate": (compress, True),
+    "export and back up": (export_and_back_up, True),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(memory_root: Path) -> Path:
+    """A stream with a compressed segment, for the scenarios that need something there."""
+    root = memory_root / "prepared"
+    root.mkdir()
+    log = Log(root / "log")
+    write_and_seal(root, log)
+    stream = opened(root)
+    assert stream
+    consolidate(stream)
+    stream.close()
+    log.close()
+    return root
+
+
+def fresh(place: Path, prepared: Path | None) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    if prepared:
+        shutil.copytree(prepared, place)
+    else:
+        place.mkdir()
+    return place
+
+
+def check(root: Path, what: str) -> bool:
+    """Every accepted record is there, or the stream is frozen and says why; whether it opened."""
+    accepted: dict[int, str] = {}
+    for line in (root / "log").read_text().splitlines():
+        sequence, content = line.split(" ", 1) if " " in line else (line, "")
+        accepted[int(sequence)] = content
+    try:
+        stream = Stream.open(root, "memory", segment_bytes=SMALL)
+    except Frozen as frozen:
+        assert frozen.reason, what
+        diagnosis = Doctor(root / "memory").repair()
+        failed = [check for check in diagnosis.checks if check.verdict == "FAIL"]
+        assert diagnosis.state == "READY", (what, failed, frozen)
+        stream = Stream.open(root, "memory", segment_bytes=SMALL)
+    with stream:
+        for sequence, content in accepted.items():
+            record = stream.read(sequence)
+            if content == "erased":
+                assert record.erased, what
+            else:
+                gone = record.erased and sequence in (1, 7)
+                assert gone or record.body.hex() == content, (what, sequence)
+        stream.event("note", b"and goes on")
+    report = verify(root / "memory")
+    assert report.verified, (what, report)
+    left = list((root / "memory").rglob("*.new")) + list((root / "memory").rglob("erasing"))
+    assert left == [], what
+    return True
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_any_call_may_fail(
+    memory_path: Path, prepared: Path, faults: Callable[[int, int], Faults], name: str, error: int
+) -> None:
+    scenario, needs = SCENARIOS[name]
+    place, at = memory_path / "root", 0
+    while True:
+        at += 1
+        root = fresh(place, prepared if needs else None)
+        log = Log(root / "log")
+        injected = faults(at, error)
+        scenario(root, log)
+        log.close()
+        faults(0, 0)
+        if injected.count < at:
+            break
+        check(root, f"{name}: {injected.name}, call {at}, {os.strerror(error)}")
+    assert at > 20
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_any_call_may_be_the_last(
+    memory_path: Path, prepared: Path, faults: Callable[[int, int], Faults], name: str
+) -> None:
+    scenario, needs = SCENARIOS[name]
+    place, at, ended = memory_path / "root", 0, False
+    while not ended:
+        at += 1
+        root = fresh(place, prepared if needs else None)
+        child = os.fork()
+        if child == 0:
+            faults(at, KILL)
+            scenario(root, Log(root / "log"))
+            os._exit(0)
+        ended = os.waitpid(child, 0)[1] == 0
+        if (root / "memory/lock").exists():
+            check(root, f"{name}: killed at call {at}")
+        if (root / "copy/backup.json").exists():
+            assert restore(root / "copy", root, "again").verified
+    assert at > 20
