@@ -28,6 +28,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import verify
 from brainos_ros.robots.picture import render_top_view
 from brainos_ros.robots.simulation import build
+from brainos_ros.ros import discovery
 
 START_S = 60.0
 STOP_S = 20.0
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
     provision(home, "demo", home.parent / f"{home.name}-keys")
     console = Console()
+    discovery.prepare()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     began = time.monotonic()
     with _brain(home, people, args) as brain:
