@@ -166,30 +166,40 @@ class LogReader:
 
         Raises as `frame`.
         """
-        try:
-            return self._find(sequence)
-        except (FileNotFoundError, LookupError):
-            self.refresh()
-        try:
-            return self._find(sequence)
-        except LookupError:
-            raise BrainError(
-                f"sequence {sequence} is not in stream '{self._layout.path.name}'",
-                ErrorCode.NOT_FOUND,
-            ) from None
+        for last in (False, True):
+            try:
+                return self._find(sequence)
+            except (FileNotFoundError, LookupError):
+                self.refresh()
+            except Damage:
+                if last:
+                    raise
+                self.refresh()
+        raise BrainError(
+            f"sequence {sequence} is not in stream '{self._layout.path.name}'", ErrorCode.NOT_FOUND
+        )
 
     def _find(self, sequence: int) -> tuple[Frame, int, int]:
         index = bisect_right(self._firsts, sequence) - 1
         if index < 0:
             raise LookupError
-        file = self._file(index)
+        file, first = self._file(index), self._firsts[index]
+        damage: Damage | None = None
         if self._offsets >= 0:
             offset = int.from_bytes(os.pread(self._offsets, 4, 4 * sequence), "big")
             if offset >= frames.SEGMENT_HEADER_SIZE:
-                frame = _frame_at(file, offset)
-                if frame.sequence == sequence and frame.form != frames.SEAL:
-                    return frame, self._firsts[index], offset
-        return self._search(file, sequence, self._firsts[index])
+                try:
+                    frame = _frame_at(file, offset)
+                    if frame.sequence == sequence and frame.form != frames.SEAL:
+                        return frame, first, offset
+                except Damage as found:
+                    damage = found
+        try:
+            return self._search(file, sequence, first)
+        except LookupError:
+            if damage:
+                raise damage from None
+            raise
 
     def _file(self, index: int) -> _Raw | Archive:
         file = self._files.get(index)

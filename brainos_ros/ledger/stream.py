@@ -54,6 +54,8 @@ class Stream(Writer):
         self._window_s = window_s
         self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
         self._reader: LogReader | None = None
+        self._reader_lock = threading.Lock()
+        self._paths_lock = threading.RLock()  # before _sync_lock, which is before _lock
         self._paths = PathIndex(layout)
 
     @classmethod
@@ -191,7 +193,7 @@ class Stream(Writer):
         return self._operate(kinds.IMPORT, operation, False)
 
     def _operate(self, kind: int, operation: Operation, durable: bool) -> int:
-        with self._lock:
+        with self._paths_lock:
             live = self._live(operation.path)
             if kind in (kinds.PUT, kinds.IMPORT):
                 if live and live.digest == sha256(operation.body).digest():
@@ -221,7 +223,7 @@ class Stream(Writer):
         BrainError (NOT_FOUND, INVALID_ARGUMENT for an empty reason, UNAVAILABLE where a segment
         was pruned), and as `event`.
         """
-        with self._sync_lock, self._lock:
+        with self._paths_lock, self._sync_lock, self._lock:
             sequences = self._paths.ask(self.size, lambda paths: paths.history(path))
             if not sequences:
                 raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
@@ -229,7 +231,7 @@ class Stream(Writer):
 
     def purge_events(self, sequences: list[int], reason: str) -> int:
         """Erase events by their sequence numbers; as `purge`."""
-        with self._sync_lock, self._lock:
+        with self._paths_lock, self._sync_lock, self._lock:
             for sequence in sequences:
                 if self.read(sequence).kind in kinds.OPERATIONS:
                     raise BrainError(
@@ -256,8 +258,9 @@ class Stream(Writer):
             erasure.finish(self._layout, self.size)
         except OSError as error:
             raise self._stop(f"a purge could not be finished: {error}") from error
-        if self._reader:
-            self._reader.refresh()
+        with self._reader_lock:
+            if self._reader:
+                self._reader.refresh()
         return purge
 
     def rotate_key(self) -> str:
@@ -291,7 +294,7 @@ class Stream(Writer):
 
     def read(self, sequence: int) -> Record:
         """Record `sequence`. Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage."""
-        with self._lock:
+        with self._reader_lock:
             if self._reader is None:
                 self._reader = LogReader(self._layout)
             return self._reader.record(sequence)
@@ -310,7 +313,7 @@ class Stream(Writer):
 
     def view(self, path: str) -> bytes:
         """The body that is live at `path`. Raises BrainError (NOT_FOUND, UNAVAILABLE)."""
-        with self._lock:
+        with self._paths_lock:
             live = self._live(path)
             if not live:
                 raise BrainError(f"nothing is live at path '{path}'", ErrorCode.NOT_FOUND)
@@ -318,13 +321,8 @@ class Stream(Writer):
 
     def live(self, prefix: str = "") -> "list[Live]":
         """Every live path that begins with `prefix`, in order."""
-        with self._lock:
+        with self._paths_lock:
             return self._paths.ask(self.size, lambda paths: list(paths.walk(prefix)))
-
-    def sync(self) -> None:
-        super().sync()
-        with self._lock:
-            self._paths.commit(self.size)
 
     # The thread that syncs
 
@@ -339,6 +337,8 @@ class Stream(Writer):
                 return
             try:
                 self.sync()
+                with self._paths_lock:
+                    self._paths.commit(self.size)
                 wait = self._sign_when_due()
             except BrainError:
                 wait = CHECKPOINT_S
@@ -356,7 +356,9 @@ class Stream(Writer):
 
     def close(self) -> None:
         """Make everything durable, sign the head and let go of the stream."""
-        with self._sync_lock, self._lock:
+        if self._lock_fd < 0:
+            return
+        with self._paths_lock, self._sync_lock, self._lock:
             if self._lock_fd < 0:
                 return
             try:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_many_threads_write_one_stream(tmp_path: Path) -> None:
             thread.join()
         for mine in numbers:
             assert mine == sorted(mine)
-    assert sorted(sum(numbers, [])) == list(range(1, 801))
+    assert sorted(chain.from_iterable(numbers)) == list(range(1, 801))
     assert verify(tmp_path / "memory").verified
 
 
@@ -206,3 +207,31 @@ def test_frozen_says_what_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "pfc/frozen").write_text('{"state": "FROZEN_RECOVERABLE", "reason": "a reason"}')
     with pytest.raises(Frozen, match=r"FROZEN_RECOVERABLE: a reason; run 'brainos ledger doctor"):
         Stream.open(tmp_path, "pfc")
+
+
+def test_puts_events_syncs_and_rolls_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Every way to take the stream's locks at once, over many segments."""
+    with Stream.open(tmp_path, "memory", window_s=0.0, segment_bytes=1024) as stream:
+
+        def put() -> None:
+            for number in range(150):
+                stream.put(f"p/{number % 7}", b"%d" % number)
+                stream.view(f"p/{number % 7}")
+
+        def event() -> None:
+            for number in range(150):
+                stream.read(stream.event("note", b"%d" % number, durable=number % 10 == 0))
+
+        def head() -> None:
+            for _ in range(30):
+                assert stream.checkpoint().size <= stream.size
+
+        threads = [threading.Thread(target=work, daemon=True) for work in (put, event, head)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    report = verify(tmp_path / "memory")
+    assert report.verified, report.problem
+    assert report.records >= 301
