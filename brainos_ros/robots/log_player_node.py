@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import LaserScan
 
+from brainos_ros.errors import BrainError
 from brainos_ros.robots import carmen
 from brainos_ros.robots.messages import Transforms, odometry_message, scan_message
 from brainos_ros.ros import qos
@@ -50,6 +51,8 @@ class LogPlayerNode(Node):
 
     def _build(self) -> None:
         settings = Parameters(self, PARAMETERS, lambda: False)
+        if not settings["log_file"]:
+            raise BrainError("log_file is empty; name the CARMEN log to play")
         self.log = carmen.read(Path(settings["log_file"]).expanduser())
         self._report()
         self._rate: float = settings["rate"]

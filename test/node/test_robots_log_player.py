@@ -73,7 +73,7 @@ def test_a_log_without_odometry_rows_gives_the_odometry_of_its_scans(graph, tmp_
 def test_a_log_that_cannot_be_read_is_refused(graph, tmp_path):
     with pytest.raises(BrainError, match="log_file"):
         make(log_file=str(tmp_path / "none.log"))
-    with pytest.raises(BrainError, match="log_file"):
+    with pytest.raises(BrainError, match="log_file is empty"):
         make()
 
 
