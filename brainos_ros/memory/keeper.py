@@ -293,7 +293,11 @@ class Keeper:
         purges: list[tuple[list[int], str]] = []
         with self._store.transaction():
             for place in range(start, ledger.size):
-                self._apply(ledger.read(place), ledger, purges)
+                try:
+                    record = ledger.read(place)
+                except BrainError:  # pruned
+                    continue
+                self._apply(record, ledger, purges)
             self._store.advance(ledger.size)
         for places, reason in purges:
             self._purge(places, reason, ledger)

@@ -181,6 +181,8 @@ def check_request(objective: str, options: Sequence[Option], context: Mapping[st
 
 def _check_finite(field_name: str, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
+        if isinstance(value, bytes):
+            raise BrainError(f"{field_name}: `{key}` is bytes; give text, numbers or booleans")
         for each in value if isinstance(value, list | tuple) else (value,):
             if isinstance(each, float) and not math.isfinite(each):
                 raise BrainError(f"{field_name}: `{key}` is {each}, must be finite")

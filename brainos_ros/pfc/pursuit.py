@@ -18,11 +18,12 @@ class Pursuit:
 
     Args:
         objective: what is pursued, for whoever asks meanwhile.
+        goal_id: the goal's, to tell its cancel from another's.
         over: a future, set when there is nothing more to wait for.
     """
 
-    def __init__(self, objective: str, over: Any) -> None:
-        self.objective, self.over = objective, over
+    def __init__(self, objective: str, goal_id: bytes, over: Any) -> None:
+        self.objective, self.goal_id, self.over = objective, goal_id, over
         self.action, self.reason = "", ""
         self.code = ErrorCode.NONE
         self.result: Any = None

@@ -112,6 +112,11 @@ class Store:
         )
         return cursor.rowcount == 1
 
+    def knows_decision(self, decision_id: str) -> bool:
+        self.flush()
+        row = self._db.execute("SELECT 1 FROM decisions WHERE decision_id=?", (decision_id,))
+        return row.fetchone() is not None
+
     def knows_episode(self, episode_id: str) -> bool:
         row = self._db.execute("SELECT 1 FROM outcomes WHERE episode_id=?", (episode_id,))
         return row.fetchone() is not None

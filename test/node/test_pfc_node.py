@@ -312,7 +312,7 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
     pursuer = Pursuer(graph)
     pause = threading.Event()
-    while pfc._level != ServiceLevel.EMERGENCY:
+    while pfc.level != ServiceLevel.EMERGENCY:
         pause.wait(0.01)
     done = pursuer.pursue("a")
     assert "EMERGENCY" in done.result.message
@@ -337,6 +337,8 @@ def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
     pause = threading.Event()
     while not episodes.get_subscription_count():
         pause.wait(0.01)
+    strangers = {"objective": "deliver", "action": "a", "outcome": "failure", "reward": -1.0}
+    episodes.publish(Episode(episode_id="e0", decision_id="somebody else's", **strangers))
     episodes.publish(
         Episode(
             episode_id="e1",
@@ -351,3 +353,5 @@ def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
     while (told := graph.call(Explain, "pfc/explain", asked)).outcome == "":
         pause.wait(0.01)
     assert (told.outcome, told.reward) == ("partial", 0.5)
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "0.5 of 1.0 similar outcomes" in reply.decision.reasoning

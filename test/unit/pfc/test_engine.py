@@ -149,6 +149,7 @@ def test_what_is_observed_is_for_the_constraints_alone():
         ("go", options("a"), {}, ["avoid_lifts"], "`avoid_lifts` is not defined"),
         ("go", options("a"), {"x": math.nan}, [], "context: `x` is nan"),
         ("go", options("a", y=[1.0, math.inf]), {}, [], "`y` is inf"),
+        ("go", options("a", y=b"0"), {}, [], "`y` is bytes"),
         ("go", options(*map(str, range(1001))), {}, [], "at most 1000"),
     ],
 )

@@ -68,6 +68,13 @@ def test_learning_comes_back(store, tmp_path):
     again.close()
 
 
+def test_it_knows_its_decisions(store):
+    decision = decide()
+    assert not store.knows_decision(decision.decision_id)
+    add(store, decision)
+    assert store.knows_decision(decision.decision_id)
+
+
 def test_an_outcome_counts_once(store):
     assert store.add_outcome(store.end(), outcome())
     assert not store.add_outcome(store.end(), outcome(result="failure", reward=-1.0))

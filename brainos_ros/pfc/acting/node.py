@@ -1,0 +1,179 @@
+"""The action `pursue`: observe, decide, let the robot act, learn."""
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from brainos_msgs.action import Execute, Pursue
+from brainos_msgs.msg import Attribute, Episode, ServiceLevel
+from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.task import Future
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.pfc.engine import Decision
+from brainos_ros.pfc.pursuit import Pursuit
+from brainos_ros.pfc.store import Outcome
+from brainos_ros.ros.conversions import accept, attributes_to_dict, refuse
+from brainos_ros.ros.decision_messages import outcome_to_episode
+
+if TYPE_CHECKING:
+    from brainos_ros.pfc.node import PfcNode
+
+LINGER_S = 0.2
+
+
+class Acting:
+    """Pursues one objective at a time; made anew at each activation of the PFC.
+
+    Closing it ends what is under way and keeps the action's doors for LINGER_S where somebody
+    still waits for a result, because only a server that is there can give it.
+    """
+
+    def __init__(self, brain: "PfcNode") -> None:
+        self._brain = brain
+        self._pursuit: Pursuit | None = None
+        self._open = True
+        self._robot = ActionClient(brain, Execute, "execute")
+        self._server = ActionServer(
+            brain,
+            Pursue,
+            "pfc/pursue",
+            self._pursue,
+            goal_callback=lambda _: GoalResponse.ACCEPT if self._open else GoalResponse.REJECT,
+            cancel_callback=self._cancel,
+        )
+        self._timer: Any = None
+
+    @property
+    def objective(self) -> str:
+        """What is pursued now; empty if nothing is."""
+        return self._pursuit.objective if self._pursuit else ""
+
+    def close(self) -> None:
+        """Admit nothing more, have the robot stop, and close the doors, soon or at once."""
+        self._open = False
+        if self._pursuit is None:
+            self.destroy()
+            return
+        self._pursuit.end("the brain was deactivated", ErrorCode.CANCELLED)
+        self._pursuit.abandon()
+        self._timer = self._brain.every(LINGER_S, self.destroy)
+
+    def destroy(self) -> None:
+        """Close the doors now."""
+        if self._timer is not None:
+            self._brain.destroy_timer(self._timer)
+            self._timer = None
+        if self._server is not None:
+            self._server.destroy()
+            self._robot.destroy()
+            self._server = None
+
+    def check_time(self) -> None:
+        """To be called now and then: ends what takes too long."""
+        if self._pursuit is not None:
+            self._pursuit.check_time(self._robot.server_is_ready)
+
+    async def _pursue(self, goal: Any) -> Pursue.Result:
+        result = Pursue.Result()
+        try:
+            if self._pursuit is not None:
+                raise BrainError(
+                    f"the robot is busy with `{self.objective}`; cancel that or wait",
+                    ErrorCode.UNAVAILABLE,
+                )
+            over = Future(executor=self._brain.executor)
+            self._pursuit = Pursuit(goal.request.objective, bytes(goal.goal_id.uuid), over)
+            try:
+                await self._carry_out(goal, self._pursuit, result)
+            finally:
+                self._pursuit = None
+        except BrainError as error:
+            refuse(result, error)
+        except Exception as error:
+            self._brain.note_failure(f"pursue failed: {error!r}")
+            refuse(result, BrainError(f"pursue failed inside: {error!r}", ErrorCode.INTERNAL))
+        if goal.is_cancel_requested:
+            goal.canceled()
+        elif result.success:
+            goal.succeed()
+        else:
+            goal.abort()
+        return result
+
+    async def _carry_out(self, goal: Any, pursuit: Pursuit, result: Pursue.Result) -> None:
+        brain, request = self._brain, goal.request
+        _tell(goal, pursuit, Pursue.Feedback.OBSERVING, f"{len(brain.observed)} facts")
+        if brain.level == ServiceLevel.EMERGENCY:
+            raise BrainError(
+                "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
+            )
+        _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
+        decision, result.decision = brain.take_decision(request)
+        if not decision.recommended_action:
+            raise BrainError(decision.reasoning, ErrorCode.PFC_NO_OPTION_LEFT)
+        await self._act(goal, pursuit, decision)
+        came, reward = pursuit.outcome()
+        _tell(goal, pursuit, Pursue.Feedback.LEARNING, f"{came}, reward {reward:.2f}")
+        outcome = Outcome(
+            str(uuid.uuid4()),
+            decision.decision_id,
+            decision.objective,
+            decision.recommended_action,
+            attributes_to_dict(request.context, "context"),
+            came,
+            reward,
+        )
+        brain.learn(outcome)
+        done = pursuit.result or Execute.Result(message=pursuit.reason)
+        episode: Episode = outcome_to_episode(outcome, done)
+        brain.episodes.publish(episode)
+        result.outcome, result.reward = came, reward
+        result.episode_id = episode.episode_id
+        if not done.success:
+            raise BrainError(
+                done.message or "the robot could not do it", ErrorCode.PFC_ACTION_FAILED
+            )
+        accept(result, done.message)
+
+    async def _act(self, goal: Any, pursuit: Pursuit, decision: Decision) -> None:
+        if not self._robot.server_is_ready():
+            raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
+        brain, action = self._brain, decision.recommended_action
+        option = next(each for each in goal.request.options if each.name == action)
+        order = Execute.Goal(
+            action=action,
+            context=arguments(goal.request, option),
+            decision_id=decision.decision_id,
+        )
+
+        def relay(message: Any) -> None:
+            said = message.feedback
+            if not pursuit.over.done():
+                _tell(goal, pursuit, Pursue.Feedback.ACTING, said.text, said.progress)
+
+        brain.record_pursuit(decision.decision_id, "began")
+        brain.store.begin_action(decision.decision_id)
+        sent = self._robot.send_goal_async(order, feedback_callback=relay)
+        pursuit.begin(action, sent, brain.settings["action_timeout_s"])
+        await pursuit.over
+        if self._open:
+            brain.store.end_action(decision.decision_id)
+            brain.record_pursuit(decision.decision_id, pursuit.reason or "ended")
+
+    def _cancel(self, goal: Any) -> CancelResponse:
+        if self._pursuit is not None and self._pursuit.goal_id == bytes(goal.goal_id.uuid):
+            self._pursuit.end("cancelled by the caller", ErrorCode.CANCELLED)
+        return CancelResponse.ACCEPT
+
+
+def arguments(request: Any, option: Any) -> list[Attribute]:
+    """Context and attributes of an option together; of the same key the option's counts."""
+    if not option.attributes:
+        return list(request.context)
+    return list({each.key: each for each in [*request.context, *option.attributes]}.values())
+
+
+def _tell(goal: Any, pursuit: Pursuit, phase: str, text: str, progress: float = 0.0) -> None:
+    goal.publish_feedback(
+        Pursue.Feedback(phase=phase, action=pursuit.action, progress=progress, text=text)
+    )
