@@ -83,6 +83,22 @@ class Mountain:
         if len(edge) == TILE_WIDTH:
             self._close_tile()
 
+    def extend(self, leaves: list[bytes]) -> None:
+        """Append leaf hashes; the same as `add` for each."""
+        self.size += len(leaves)
+        self.fresh[0] += leaves
+        edge = self.edge[0]
+        start = TILE_WIDTH - len(edge)
+        edge += leaves[:start]
+        if len(edge) < TILE_WIDTH:
+            return
+        self._close_tile()
+        last = start + (len(leaves) - start) // TILE_WIDTH * TILE_WIDTH
+        for at in range(start, last, TILE_WIDTH):
+            self.edge[0] = leaves[at : at + TILE_WIDTH]
+            self._close_tile()
+        self.edge[0] = leaves[last:]
+
     def _close_tile(self) -> None:
         level = 0
         while len(self.edge[level]) == TILE_WIDTH:
@@ -165,15 +181,23 @@ def path_in_mountain(index: int, height: int, run: Run) -> list[bytes]:
         steps = min(TILE_HEIGHT, height - level * TILE_HEIGHT)
         position = index >> (level * TILE_HEIGHT)
         width = 1 << steps
-        hashes = split(run(level, position - position % width, width))
+        tile = run(level, position - position % width, width)
         position %= width
-        for _ in range(steps - 1):
-            path.append(hashes[position ^ 1])
+        size = HASH_SIZE
+        for _ in range(steps):
+            start = (position ^ 1) * size
+            path.append(_fold_packed(tile[start : start + size]))
             position >>= 1
-            pairs = iter(hashes)
-            hashes = [sha256(b"\x01" + a + b).digest() for a, b in zip(pairs, pairs, strict=True)]
-        path.append(hashes[position ^ 1])
+            size *= 2
     return path
+
+
+def _fold_packed(hashes: bytes) -> bytes:
+    """As `fold`, for concatenated hashes."""
+    while len(hashes) > HASH_SIZE:
+        starts = range(0, len(hashes), 2 * HASH_SIZE)
+        hashes = b"".join([sha256(b"\x01" + hashes[i : i + 64]).digest() for i in starts])
+    return hashes
 
 
 def consistency_path(old: int, new: int, run: Run) -> list[bytes]:

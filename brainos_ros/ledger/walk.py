@@ -74,6 +74,7 @@ class Walk:
         view, end_of_data = memoryview(data), len(data)
         mountain, counts, offsets = self.mountain, self.counts, self.offsets
         offset, expected = self.offset, self.mountain.size
+        leaves: list[bytes] = []
         try:
             while offset + size <= end_of_data:
                 crc, form, kind, length, sequence, time_ns = unpack(data, offset)
@@ -85,7 +86,7 @@ class Walk:
                         raise _misplaced(sequence, expected)
                     commitment = sha256(view[offset + size : end]).digest()
                     header = data[offset + 5 : offset + size]
-                    mountain.add(sha256(b"\x00" + header + commitment).digest())
+                    leaves.append(sha256(b"\x00" + header + commitment).digest())
                     offsets.append(offset)
                     counts[kind] += 1
                     if not self.first_ns:
@@ -96,9 +97,12 @@ class Walk:
                 elif form == frames.END:
                     break
                 else:
+                    mountain.extend(leaves)
+                    leaves = []
                     offset = self._special(frames.parse(data, offset), offset)
                     expected = mountain.size
         finally:
+            mountain.extend(leaves)
             self.offset = offset
         if data.count(0, offset) != end_of_data - offset:
             raise Damage("bytes that are no frame follow the last frame")

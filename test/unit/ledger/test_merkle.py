@@ -174,3 +174,15 @@ def test_no_consistency_proof_out_of_nothing(old: int, new: int) -> None:
     with pytest.raises(ValueError, match="no consistency proof"):
         consistency_path(old, new, Store(entries(3)).run)
     assert not consistent(old, b"", new, b"", [])
+
+
+@given(parts=st.lists(st.integers(0, 70), max_size=8))
+def test_extending_is_adding_each(parts: list[int]) -> None:
+    one, many = Mountain(), Mountain()
+    for part in parts:
+        leaves = [leaf_hash(bytes([i])) for i in range(part)]
+        for leaf in leaves:
+            one.add(leaf)
+        many.extend(leaves)
+        assert (one.size, one.root(), one.edge) == (many.size, many.root(), many.edge)
+    assert one.take_fresh() == many.take_fresh()
