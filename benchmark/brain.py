@@ -44,7 +44,7 @@ class Brain:
         """The pid of the watchdog, child of `brainos up`."""
         children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
         return next(int(pid) for pid in children
-                    if "watchdog" in Path(f"/proc/{pid}/cmdline").read_text())
+                    if "brainos_ros.watchdog.node" in Path(f"/proc/{pid}/cmdline").read_text())
 
     def stop(self) -> None:
         self.up.send_signal(signal.SIGTERM)

@@ -22,9 +22,11 @@ import yaml
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.robot_file import Beat
+from brainos_ros.watchdog import processes
+from brainos_ros.watchdog.detect import Heart, Lag
 
-SILENT_S = 1.0  # a watchdog that does not say WATCHDOG=1 for so long is killed
-START_S = 15.0  # … until it first did
+BEAT = Beat(period_s=0.05, misses=9, grace_s=15.0)  # of WATCHDOG=1
 STOP_S = 25.0  # for the watchdog to take the nodes down
 AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0
@@ -178,7 +180,7 @@ class Upkeep:
             started = time.monotonic()
             watchdog = _start(self._command, {
                 "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",
-                "WATCHDOG_USEC": str(int(SILENT_S * 1e6))})
+                "WATCHDOG_USEC": str(int(BEAT.period_s * BEAT.misses * 1e6))})
             how = self._watch(watchdog, until)
             if how is None:
                 return _end(watchdog, STOP_S) and 1
@@ -193,32 +195,40 @@ class Upkeep:
 
     def _watch(self, watchdog: "subprocess.Popen[bytes]", until: float) -> str | None:
         """What happened to the watchdog; None if it is to be stopped."""
-        pidfd = os.pidfd_open(watchdog.pid)
-        deadline = time.monotonic() + START_S
+        now = time.monotonic()
+        process = processes.adopt(watchdog.pid)
+        if process is None:
+            return f"exited with code {watchdog.wait()}"
+        heart, lag = Heart(BEAT, now), Lag(now)
         try:
             while True:
-                expected = min(deadline, until)
-                ready = self._wait([pidfd], expected)
+                expected = min(heart.deadline(), until, now + 1.0)
+                lag.expect(expected)
+                ready = self._wait([process.pidfd], expected)
                 now = time.monotonic()
                 if self._stop or now >= until:
                     return None
-                if pidfd in ready:
+                if process.pidfd in ready:
                     code = watchdog.wait()
                     return f"was killed by {signal.Signals(-code).name}" if code < 0 else (
                         f"exited with code {code}")
-                this_stood_still = now >= expected + 0.5
-                if self._read() or this_stood_still:
-                    deadline = now + SILENT_S
-                elif now >= deadline:
+                if self._read():
+                    heart.beat(now)
+                if lag.ran(now):
+                    heart.allow_until(now + BEAT.period_s * BEAT.misses)
+                if heart.suspicious(now):
+                    heart.suspected(now, process.usage())
+                evidence = heart.verdict(now, process.usage()) if heart.due(now) else None
+                if evidence:
                     watchdog.kill()
                     watchdog.wait()
-                    return "fell silent and was killed"
+                    return f"was killed: {evidence}"
                 self._check_driver()
         finally:
-            os.close(pidfd)
+            os.close(process.pidfd)
 
     def _wait(self, pidfds: list[int], until: float) -> list[int]:
-        timeout = max(0.0, min(until - time.monotonic(), 1.0))
+        timeout = max(0.0, until - time.monotonic())
         ready, _, _ = select.select([self._socket.fileno(), self._wake, *pidfds], [], [], timeout)
         if self._wake in ready:
             os.read(self._wake, 64)

@@ -1,0 +1,116 @@
+"""What users have today: launch respawns a process 2 s after it ended, a bond breaks after 4 s
+without a heartbeat, and a lifecycle manager then resets all nodes and brings all up again, asking
+once a second whether they are back. The figures are those Nav2 ships (`respawn_delay` 2.0,
+`bond_timeout` 4.0, `attempt_respawn_reconnection`, nav2_bringup and nav2_lifecycle_manager).
+
+The nodes, their parameters and the middleware's settings are the same as ours.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from recovery_trials import ACTIVE, Observer, doors
+
+from brainos_ros import robot_file
+from brainos_ros.watchdog import order, plan
+
+RESPAWN_S, BOND_S, POLL_S = 2.0, 4.0, 1.0
+CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
+
+
+class Peer:
+    """The nodes under launch-like respawn and a Nav2-like lifecycle manager."""
+
+    def __init__(self, robot: str, home: Path, observer: Observer) -> None:
+        loaded = robot_file.load(robot)
+        path = home / "parameters.yaml"
+        plan.write_parameters(path, plan.parameters(loaded, home, False, composed=False))
+        self._commands = {name: command.argv for name, command in
+                          plan.commands(loaded, path, [], composed=False).items()
+                          if not name.endswith("_standby")}
+        self._order = order.start_order({r: s.after for r, s in loaded.nodes.items()})
+        self._observer = observer
+        self._closing = threading.Event()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.detected: dict[str, float] = {}
+        self._threads = [threading.Thread(target=self._respawn, args=(name,), daemon=True)
+                         for name in self._commands]
+        self._threads.append(threading.Thread(target=self._manage, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _respawn(self, name: str) -> None:
+        while not self._closing.is_set():
+            self.processes[name] = subprocess.Popen(self._commands[name], start_new_session=True)
+            self.processes[name].wait()
+            self._closing.wait(RESPAWN_S)
+
+    def _manage(self) -> None:
+        self._bring_up()
+        while not self._closing.wait(0.1):
+            broken = [role for role in self._order if not self._bonded(role)]
+            if broken:
+                self.detected = dict.fromkeys(broken, time.monotonic())
+                for role in reversed(self._order):
+                    if role not in broken:
+                        self._change(role, DEACTIVATE)
+                        self._change(role, CLEANUP)
+                while not self._closing.is_set() and not all(
+                        self._bonded(role) for role in self._order):
+                    self._closing.wait(POLL_S)
+                self._bring_up()
+
+    def _bonded(self, role: str) -> bool:
+        now = time.monotonic()
+        return any(now - at < BOND_S for (r, pid), (at, _) in list(self._observer.beats.items())
+                   if r == role and pid == self.processes[role].pid)
+
+    def _bring_up(self) -> None:
+        for transition in (CONFIGURE, ACTIVATE):
+            for role in self._order:
+                while not self._closing.is_set() and not self._change(role, transition):
+                    self._closing.wait(0.1)
+
+    def _change(self, role: str, transition: int) -> bool:
+        from lifecycle_msgs.srv import ChangeState
+
+        client = self._observer.node.create_client(ChangeState, f"{role}/change_state")
+        try:
+            if not client.wait_for_service(2.0):
+                return False
+            done = threading.Event()
+            request = ChangeState.Request()
+            request.transition.id = transition
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: done.set())
+            return done.wait(2.0) and bool(future.result().success)
+        finally:
+            self._observer.node.destroy_client(client)
+
+    def ready(self) -> bool:
+        now = time.monotonic()
+        beats: dict[Any, Any] = dict(self._observer.beats)
+        return all(
+            role in self.processes
+            and now - beats.get((role, self.processes[role].pid), (0.0, 0))[0] < 0.3
+            and beats[role, self.processes[role].pid][1] == ACTIVE for role in doors())
+
+    def fail(self, role: str, fault: signal.Signals, limit_s: float) -> tuple[float, float] | None:
+        """(detected, answering) [ms]; None if it did not answer within the limit."""
+        began = time.monotonic()
+        os.kill(self.processes[role].pid, fault)
+        time.sleep(0.05)
+        answer = self._observer.first_answer(role, limit_s)
+        if answer is None:
+            return None
+        return (self.detected[role] - began) * 1e3, (answer - began) * 1e3
+
+    def close(self) -> None:
+        self._closing.set()
+        for process in self.processes.values():
+            process.kill()
