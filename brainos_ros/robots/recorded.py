@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from brainos_ros.robots.people import Floats
 UNSEEN_S = 10.0  # Away for longer than this, a person came back: a track of its own.
 
 Row = tuple[float, float, float, float]
+Extent = tuple[float, float, float, float]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -165,8 +167,11 @@ class RecordedPeople:
     Positions are linear between annotated frames and velocities are their slope.
     """
 
-    def __init__(self, path: Path, time_step_s: float = 0.4, start_s: float = 0.0) -> None:
+    def __init__(self, path: Path, time_step_s: float = 0.4, start_s: float = 0.0,
+                 carry_on: Callable[[Track, Extent], Track] = lengthen) -> None:
         """Read `path`; `time_step_s` between annotated frames; begin `start_s` into it.
+
+        `carry_on` says where people come from and go to beyond the recording.
 
         Raises:
             BrainError: a file that cannot be read or a step that is not above zero.
@@ -179,7 +184,7 @@ class RecordedPeople:
         self.layout: Layout = hall(
             float(low[0]), float(low[1]), float(high[0]), float(high[1]), flows_along_x(tracks)
         )
-        self._tracks = [lengthen(track, self.layout.extent) for track in tracks]
+        self._tracks = [carry_on(track, self.layout.extent) for track in tracks]
         begin = min(float(track.times[0]) for track in self._tracks)
         for track in self._tracks:
             track.times = track.times - begin
