@@ -89,7 +89,7 @@ def prove(path: Path, sequence: int) -> dict[str, Any]:
         "stream": layout.path.name,
         "sequence": sequence,
         "header": frame.header.hex(),
-        "path": [b64encode(each).decode() for each in audit_path],
+        "path": b64encode(b"".join(audit_path)).decode(),
         "checkpoint": head.note,
         "keys": rotation.history(layout),
     }
@@ -125,7 +125,7 @@ def prove_growth(path: Path, kept: Checkpoint) -> dict[str, Any]:
         "stream": layout.path.name,
         "old": kept.note,
         "new": head.note,
-        "path": [b64encode(each).decode() for each in audit_path],
+        "path": b64encode(b"".join(audit_path)).decode(),
         "keys": rotation.history(layout),
     }
 

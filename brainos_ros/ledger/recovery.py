@@ -155,9 +155,10 @@ def walk_segment(segment: SegmentFile, walk: Walk, stream_id: bytes, tiles: Tile
         walk.begin(header, stream_id)
         if segment.suffix == PRUNED:
             seal = frames.parse(data, frames.SEGMENT_HEADER_SIZE)
-            for leaf in split(tiles.run(0, header.first, seal.sequence - header.first)):
-                walk.mountain.add(leaf)
-        walk.walk(data)
+            count = seal.sequence - header.first
+            walk.skip(split(tiles.run(0, header.first, count)), seal, len(data))
+        else:
+            walk.walk(data)
     except Damage as damage:
         where = f"{segment.path.name}, byte {walk.offset}"
         raise Damage(f"{where}: {damage}", damage.check) from None

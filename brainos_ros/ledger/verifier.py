@@ -144,7 +144,7 @@ def _verify_inclusion(bundle: dict[str, Any], keys: list[Key]) -> Proven:
     else:
         commitment = b64decode(bundle["commitment"], validate=True)
     leaf = sha256(b"\x00" + header + commitment).digest()
-    path = [b64decode(each, validate=True) for each in bundle["path"]]
+    path = unpack_path(bundle["path"])
     if sequence != bundle["sequence"]:
         raise ProofError("the header is of another record than the bundle says")
     if len(commitment) != 32 or root_of(leaf, sequence, head.size, path) != head.root:
@@ -159,12 +159,20 @@ def verify_consistency(bundle: dict[str, Any], trusted: str) -> tuple[Head, Head
             raise ProofError(f"format '{bundle['format']}' is not '{CONSISTENCY}'")
         keys = follow_keys(trusted, bundle["keys"])
         old, new = open_head(bundle["old"], keys), open_head(bundle["new"], keys)
-        path = [b64decode(each, validate=True) for each in bundle["path"]]
+        path = unpack_path(bundle["path"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ProofError(f"the bundle is malformed: {error!r}") from None
     if old.origin != new.origin or not extends(old, new, path):
         raise ProofError("the newer head does not extend the older one: history was changed")
     return old, new
+
+
+def unpack_path(text: str) -> list[bytes]:
+    """The hashes of a path, which stand one after the other in base64. Raises ValueError."""
+    packed = b64decode(text, validate=True)
+    if len(packed) % 32:
+        raise ValueError("the path is not made of whole hashes")
+    return [packed[i : i + 32] for i in range(0, len(packed), 32)]
 
 
 def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes | None:

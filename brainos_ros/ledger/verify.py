@@ -11,7 +11,7 @@ from brainos_ros.ledger import frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
 from brainos_ros.ledger.log import read_header
-from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain
+from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import packed_offsets, walk_segment
 from brainos_ros.ledger.tiles import Tiles
@@ -137,11 +137,20 @@ class Audit:
             except Damage as damage:
                 self._judge(damage, segment, segment == segments[-1])
                 return
+                if segment.suffix == PRUNED:
+                    self._confirm_by_nodes(start, tiles)
             finally:
                 self._compare_stored(segment, tiles)
                 self._take(segment, start)
             if self._progress:
                 self._progress(self.size)
+
+    def _confirm_by_nodes(self, start: int, tiles: Tiles) -> None:
+        """Heads over a pruned segment: their seals are gone, the roots are not."""
+        for checkpoint in self.checkpoints:
+            inside = start < checkpoint.size < self.size
+            if inside and range_root(0, checkpoint.size, tiles.run) == checkpoint.root:
+                self._confirmed.add(checkpoint.size)
 
     def _judge(self, damage: Damage, segment: SegmentFile, newest: bool) -> None:
         """Damage at the newest end is a write in progress, or was one when the writer died."""

@@ -107,6 +107,15 @@ class Walk:
         if data.count(0, offset) != end_of_data - offset:
             raise Damage("bytes that are no frame follow the last frame")
 
+    def skip(self, leaves: list[bytes], seal: Frame, size: int) -> None:
+        """Walk a pruned segment of `size` bytes: its leaves, then its last seal. Raises Damage."""
+        self.mountain.extend(leaves)
+        if seal.form != frames.SEAL or self.offset + seal.size != size:
+            raise Damage("a pruned segment is not its header and last seal")
+        self.seals = [Seal(seal.sequence, seal.region[:32], b"")]
+        self._seal(seal)
+        self.offset = size
+
     def _special(self, frame: Frame, offset: int) -> int:
         if frame.sequence != self.mountain.size:
             raise _misplaced(frame.sequence, self.mountain.size)

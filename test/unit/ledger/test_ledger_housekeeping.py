@@ -1,0 +1,353 @@
+"""Consolidate, prune, back up, restore, export, import, and figures for auditors."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Stream, verify
+from brainos_ros.ledger.auditing import COLUMNS, statistics, write_csv
+from brainos_ros.ledger.backup import back_up, restore
+from brainos_ros.ledger.doctor import Doctor
+from brainos_ros.ledger.exchange import export, import_archive
+from brainos_ros.ledger.frames import decode_operation
+from brainos_ros.ledger.housekeeping import consolidate, prune
+from brainos_ros.ledger.kinds import IMPORT
+from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.verifier import verify_bundle
+
+SMALL = 2048
+
+
+def fill(stream: Stream, count: int = 60) -> None:
+    for number in range(count):
+        stream.event("episode", {"n": number, "text": "as often as it takes " * 4})
+
+
+def suffixes(path: Path) -> list[str]:
+    return [segment.suffix for segment in Layout(path).segments()]
+
+
+def failed(path: Path) -> list[str]:
+    return [check.name for check in Doctor(path).examine().checks if check.verdict == "FAIL"]
+
+
+def test_consolidation_makes_it_smaller_and_changes_nothing_else(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        stream.put("a", b"kept")
+        fill(stream)
+        root, before = stream.root, [stream.read(i) for i in range(stream.size)]
+        done = consolidate(stream)
+        assert done.compressed == len(suffixes(stream.path)) - 1 > 3
+        assert done.bytes_after < done.bytes_before
+        assert stream.root == root
+        assert [stream.read(i) for i in range(stream.size)] == before
+        assert verify_bundle(stream.prove(3), stream.public_key).sequence == 3
+        stream.event("note", b"after")
+        assert consolidate(stream).compressed == 0
+    assert set(suffixes(tmp_path / "memory")) == {".seg", ".seg.zst"}
+    assert failed(tmp_path / "memory") == []
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        assert stream.view("a") == b"kept"
+        assert stream.size == 63
+
+
+def test_consolidation_refuses_what_does_not_verify(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        first = Layout(stream.path).segments()[0].path
+        data = bytearray(first.read_bytes())
+        data[500] ^= 1
+        first.write_bytes(data)
+        with pytest.raises(BrainError, match="does not verify, so nothing was changed"):
+            consolidate(stream)
+        assert ".seg.zst" not in suffixes(stream.path)
+
+
+def test_heads_between_the_segments_are_thinned(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        for _ in range(30):
+            stream.event("note", b"x" * 100)
+            stream.checkpoint()
+        old = stream.checkpoint()
+        stream.rotate_key()
+        consolidate(stream)
+        stream.event("note", b"goes on")
+    assert (tmp_path / "memory/checkpoints").read_text().count("seal ") < 12
+    assert failed(tmp_path / "memory") == []
+    assert verify(tmp_path / "memory", old).verified
+
+
+def test_a_purge_reaches_into_compressed_segments(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        number = stream.event("episode", b"forget-this-and-only-this")
+        fill(stream)
+        consolidate(stream)
+        root = stream.root
+        purge = stream.purge_events([number], "asked for")
+        assert stream.read(number).erased
+        assert stream.read(number + 1).payload
+        assert verify(stream.path).verified
+        assert root != stream.root
+        assert stream.read(purge).kind == "purge"
+    restored = Layout(tmp_path / "memory").segments()[0]
+    from brainos_ros.ledger.log import load
+
+    assert b"forget-this" not in load(restored)
+
+
+def test_a_backup_is_incremental_and_comes_back(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        stream.put("a", b"kept")
+        fill(stream)
+        stream.checkpoint()
+        first = back_up(stream.path, tmp_path / "copy")
+        assert first.report.verified
+        assert first.unchanged == 0
+        fill(stream, 20)
+        stream.checkpoint()
+        second = back_up(stream.path, tmp_path / "copy")
+        assert second.unchanged >= first.copied - 1
+        assert second.copied < first.copied
+        root = stream.root.hex()
+    report = restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+    assert (report.verified, report.root, report.stream) == (True, root, "memory")
+    assert failed(tmp_path / "elsewhere/memory") == []
+    with pytest.raises(BrainError, match="the key is gone"):
+        Stream.open(tmp_path / "elsewhere", "memory")
+    with pytest.raises(BrainError, match="exists; move it away"):
+        restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+
+
+def test_a_backup_with_its_key_goes_on(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        stream.put("a", b"kept")
+        fill(stream, 20)
+        stream.checkpoint()
+        back_up(stream.path, tmp_path / "copy", with_key=True)
+    restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+    assert (tmp_path / "elsewhere/memory/key").stat().st_mode & 0o777 == 0o600
+    with Stream.open(tmp_path / "elsewhere", "memory") as stream:
+        assert stream.view("a") == b"kept"
+        stream.event("note", b"and on")
+    assert verify(tmp_path / "elsewhere/memory").verified
+
+
+def test_restoring_replays_the_purges(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        number = stream.event("episode", b"forget-this-and-only-this")
+        fill(stream)
+        stream.checkpoint()
+        back_up(stream.path, tmp_path / "copy")
+        old = (tmp_path / "copy/log/0000000000000000.seg").read_bytes()
+        stream.purge_events([number], "asked for")
+        back_up(stream.path, tmp_path / "copy")
+    assert b"forget-this" not in (tmp_path / "copy/log/0000000000000000.seg").read_bytes()
+    (tmp_path / "copy/log/0000000000000000.seg").write_bytes(old)
+    report = restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+    assert report.verified
+    back = tmp_path / "elsewhere/memory/log/0000000000000000.seg"
+    assert b"forget-this" not in back.read_bytes()
+
+
+def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.checkpoint()
+        back_up(stream.path, tmp_path / "copy")
+    segment = tmp_path / "copy/log/0000000000000000.seg"
+    data = bytearray(segment.read_bytes())
+    data[700] ^= 4
+    segment.write_bytes(data)
+    with pytest.raises(BrainError, match="does not verify") as refusal:
+        restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+    assert refusal.value.code is ErrorCode.LEDGER_REFUSED
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_backup_goes_only_where_its_like_is(tmp_path: Path) -> None:
+    for name in ("memory", "pfc"):
+        with Stream.open(tmp_path, name) as stream:
+            stream.event("note", b"x")
+    back_up(tmp_path / "memory", tmp_path / "copy")
+    with pytest.raises(BrainError, match="is a backup of brainos/memory/"):
+        back_up(tmp_path / "pfc", tmp_path / "copy")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(BrainError, match="not empty and not a backup"):
+        back_up(tmp_path / "pfc", tmp_path / "full")
+
+
+def test_pruned_segments_leave_every_proof_good(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.put("late", b"live")
+        fill(stream, 20)
+        stream.checkpoint()
+        assert prune_all(stream, tmp_path / "copy") == []
+        back_up(stream.path, tmp_path / "copy")
+        assert prune(stream, 3600.0, tmp_path / "copy") == []
+        gone = prune_all(stream, tmp_path / "copy")
+        assert len(gone) > 3
+        assert 0 not in gone
+        assert stream.view("late") == b"live"
+        with pytest.raises(BrainError, match="pruned") as refusal:
+            stream.read(gone[0])
+        assert refusal.value.code is ErrorCode.UNAVAILABLE
+        last = stream.event("note", b"still provable")
+        assert verify_bundle(stream.prove(last), stream.public_key).sequence == last
+    assert ".pruned" in suffixes(tmp_path / "memory")
+    assert failed(tmp_path / "memory") == []
+    with Stream.open(tmp_path, "memory") as stream:
+        assert stream.view("late") == b"live"
+        stream.event("note", b"opens")
+    marker = Layout(tmp_path / "memory").segment(gone[0], ".pruned")
+    marker.write_bytes(marker.read_bytes()[:-1])
+    assert failed(tmp_path / "memory") != []
+
+
+def prune_all(stream: Stream, copy: Path) -> list[int]:
+    """Everything that may be pruned, whatever its age."""
+    if not copy.exists():
+        (copy / "log").mkdir(parents=True)
+        gone = prune(stream, -1.0, copy)
+        shutil.rmtree(copy)
+        return gone
+    return prune(stream, -1.0, copy)
+
+
+def test_a_segment_that_vanished_without_a_record_is_missed(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+    segment = Layout(tmp_path / "memory").segments()[2]
+    data = segment.path.read_bytes()
+    segment.path.unlink()
+    assert "chain-continuity" in failed(tmp_path / "memory")
+    Layout(tmp_path / "memory").segment(segment.first, ".pruned").write_bytes(
+        data[:92] + data[-91:]
+    )
+    assert failed(tmp_path / "memory") == ["chain-continuity"]
+    assert "no record says it was pruned" in verify(tmp_path / "memory").problem
+
+
+def test_an_export_is_the_same_bytes_however_the_stream_is_kept(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.put("a", b"kept")
+        stream.checkpoint()
+        head, digest = export(stream.path, tmp_path / "one.tar")
+        assert head.size == stream.size
+        consolidate(stream)
+        assert export(stream.path, tmp_path / "two.tar")[1] == digest
+    shutil.copytree(tmp_path / "memory", tmp_path / "other/memory")
+    (tmp_path / "other/memory/key").unlink()
+    export(tmp_path / "other/memory", tmp_path / "three.tar")
+    contents = {(tmp_path / f"{n}.tar").read_bytes() for n in ("one", "two", "three")}
+    assert len(contents) == 1
+    assert hashlib.sha256(contents.pop()).hexdigest() == digest
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        names = archive.getnames()
+    assert names[:2] == ["memory/checkpoints", "memory/keys.json"]
+    assert all(name.startswith("memory/log/") for name in names[2:])
+
+
+def test_an_export_does_not_go_into_the_stream(tmp_path: Path) -> None:
+    Stream.open(tmp_path, "memory").close()
+    with pytest.raises(BrainError, match="lies inside the stream"):
+        export(tmp_path / "memory", tmp_path / "memory/log/out.tar")
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> tuple[Path, str]:
+    """An export of another robot's stream, and its first key."""
+    with Stream.open(tmp_path / "theirs", "memory", segment_bytes=SMALL) as stream:
+        key = stream.public_key
+        stream.put("maps/hall", b"a hall")
+        stream.put("maps/yard", b"a yard")
+        stream.put("notes/x", b"not asked for")
+        stream.rotate_key()
+        fill(stream)
+        stream.delete("maps/yard")
+        stream.checkpoint()
+        export(stream.path, tmp_path / "theirs.tar")
+    return tmp_path / "theirs.tar", key
+
+
+def test_an_import_brings_origin_and_proof(foreign: tuple[Path, str], tmp_path: Path) -> None:
+    archive, key = foreign
+    with Stream.open(tmp_path, "memory") as stream:
+        done = import_archive(stream, archive, key, "maps/")
+        assert (done.put, done.unchanged) == (1, 0)
+        (live,) = stream.live("imported/")
+        assert live.path.startswith("imported/memory-")
+        assert live.path.endswith("/maps/hall")
+        assert stream.view(live.path) == b"a hall"
+        record = stream.read(live.sequence)
+        origin = decode_operation(IMPORT, record.payload).origin
+        proven = verify_bundle(json.loads(origin), key)
+        assert proven.origin == done.origin
+        assert proven.payload
+        assert proven.payload.endswith(b"a hall")
+        again = import_archive(stream, archive, key, "maps/")
+        assert (again.put, again.unchanged) == (0, 1)
+    assert verify(tmp_path / "memory").verified
+
+
+def test_an_import_that_does_not_verify_is_refused(
+    foreign: tuple[Path, str], tmp_path: Path
+) -> None:
+    archive, key = foreign
+    with Stream.open(tmp_path, "memory") as stream:
+        with pytest.raises(BrainError, match="not by the key given") as refusal:
+            import_archive(stream, archive, stream.public_key)
+        assert refusal.value.code is ErrorCode.UNAUTHORISED
+        data = bytearray(archive.read_bytes())
+        data[data.index(b"a hall")] ^= 1
+        (tmp_path / "changed.tar").write_bytes(data)
+        with pytest.raises(BrainError, match="does not verify"):
+            import_archive(stream, tmp_path / "changed.tar", key)
+        (tmp_path / "text.tar").write_text("no archive")
+        with pytest.raises(BrainError, match="is not an exported stream"):
+            import_archive(stream, tmp_path / "text.tar", key)
+        assert stream.size == 1
+
+
+@pytest.mark.parametrize("name", ["memory/../../evil", "memory/log/evil.sh", "/etc/evil"])
+def test_an_import_writes_nothing_an_export_would_not_hold(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        for member in ("memory/checkpoints", name):
+            entry = tarfile.TarInfo(member)
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"evil"))
+    stream = Stream.open(tmp_path, "memory")
+    with stream, pytest.raises(BrainError, match="is not part of an export"):
+        import_archive(stream, tmp_path / "evil.tar", stream.public_key)
+
+
+def test_figures_and_csv_for_auditors(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 30)
+        stream.event("note", b"\xff\x00binary")
+        stream.event("note", b"=1+1")
+        stream.put("a", b"body")
+        stream.move("a", "b")
+        consolidate(stream)
+    figures = statistics(tmp_path / "memory")
+    assert figures.records == 35
+    assert figures.by_kind == {
+        "episode": 30, "note": 2, "stream.created": 1, "put": 1, "move": 1
+    }  # fmt: skip
+    assert 0 < figures.earliest_ns <= figures.latest_ns
+    file = io.StringIO()
+    assert write_csv(tmp_path / "memory", file) == 35
+    rows = list(csv.reader(io.StringIO(file.getvalue())))
+    assert tuple(rows[0]) == COLUMNS
+    texts = [row[5] for row in rows[-4:]]
+    assert texts == ["base64:/wBiaW5hcnk=", "'=1+1", "a: body", "a -> b"]
+    assert rows[5][1].endswith("Z")
