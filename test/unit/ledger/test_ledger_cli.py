@@ -1,0 +1,190 @@
+"""`brainos ledger` as a person or a script uses it."""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainos_ros.cli import ledger as verb
+from brainos_ros.errors import BrainError
+from brainos_ros.ledger import Stream
+
+ROBOT = "sim"
+
+
+class Shell:
+    """Runs the verb on one robot's home and keeps what it printed."""
+
+    def __init__(self, home: Path, capture: pytest.CaptureFixture[Any]) -> None:
+        self.home, self._capture = home, capture
+        self.code, self.out, self.err = 0, "", ""
+
+    def __call__(self, what: str, *arguments: str, homeless: bool = False) -> str:
+        parser = argparse.ArgumentParser(prog="brainos ledger")
+        verb.add_arguments(parser)
+        home = [] if homeless else ["--home", str(self.home)]
+        self.code = verb.run(parser.parse_args([what, *arguments, *home]))
+        self.out, self.err = self._capture.readouterr()
+        return self.out
+
+    def json(self, what: str, *arguments: str) -> Any:
+        return json.loads(self(what, *arguments, "--json"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    with Stream.open(tmp_path / "ledger", "memory", segment_bytes=2048) as stream:
+        for number in range(40):
+            stream.event("episode", {"n": number, "place": "hall"})
+        stream.put("maps/hall", b"a map\n")
+    return Shell(tmp_path, capsys)
+
+
+def test_put_view_move_delete(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shell("view", "memory", "maps/hall") == "a map\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"typed")))
+    assert shell.json("put", "memory", "notes/a", "-")["new"] is True
+    assert shell("view", "memory", "notes/a") == "typed"
+    assert shell.json("view", "memory", "notes/a")["body_base64"] == "dHlwZWQ="
+    (shell.home / "file").write_bytes(b"typed")
+    assert shell.json("put", "memory", "notes/a", str(shell.home / "file"))["new"] is False
+    assert "unchanged" in shell("put", "memory", "notes/a", str(shell.home / "file"))
+    assert "notes/a -> notes/b" in shell("move", "memory", "notes/a", "notes/b")
+    assert shell.json("delete", "memory", "notes/b")["mode"] == "tombstone"
+    with pytest.raises(BrainError, match="nothing is live at path 'notes/b'"):
+        shell("view", "memory", "notes/b")
+    erased = shell.json("delete", "memory", "notes/b", "--purge", "--reason", "asked for")
+    assert erased["mode"] == "purge"
+    erased = shell.json("delete", "memory", "--event", "3", "--purge", "--reason", "asked for")
+    assert "(erased)" in shell("walk", "memory", "--from", "3", "--limit", "1")
+    assert shell("doctor", "memory")
+    assert shell.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["view", "pfc", "a"], "is not a ledger stream"),
+        (["delete", "memory"], "give a path, or events"),
+        (["delete", "memory", "--event", "3"], "add --purge and --reason"),
+        (["delete", "memory", "maps/hall", "--purge"], "say why"),
+        (["prove", "memory"], "give a sequence number"),
+        (["prove", "memory", "999"], "is not under a signed head"),
+        (["prune", "memory", "--older-than", "soon", "--backup", "x"], "is no age"),
+        (["put", "memory", "../x", "/dev/null"], "is not allowed"),
+        (["put", "memory", "x", "/no/such/file"], "No such file"),
+        (["import", "memory", "/no/such/file", "--key", "a+b+c"], "No such file"),
+    ],
+)
+def test_refusals_say_what_would_be_right(shell: Shell, arguments: list[str], words: str) -> None:
+    with pytest.raises(BrainError, match=words):
+        shell(*arguments)
+
+
+def test_state_stats_checkpoints_walk_tail(shell: Shell) -> None:
+    (state,) = shell.json("state")
+    assert (state["stream"], state["state"], state["signed_records"]) == ("memory", "READY", 42)
+    assert "READY" in shell("state", "memory")
+    (stats,) = shell.json("stats")
+    assert stats["by_kind"]["episode"] == 40
+    assert "episode" in shell("stats")
+    heads = shell.json("checkpoints", "memory")
+    assert heads[-1]["size"] == 42
+    assert heads[-1]["root"] in shell("checkpoints", "memory")
+    lines = shell("walk", "memory", "--from", "5", "--limit", "3").splitlines()
+    assert [line.split()[0] for line in lines] == ["5", "6", "7"]
+    record = json.loads(shell("tail", "memory", "-n", "1", "--json"))
+    assert (record["sequence"], record["content"]) == (41, "maps/hall: a map\n")
+    assert len(shell("tail", "memory").splitlines()) >= 10
+
+
+def test_doctor_finds_and_repairs(shell: Shell) -> None:
+    (found,) = shell.json("doctor")
+    assert len(found["checks"]) == 15
+    assert found["state"] == "READY"
+    (shell.home / "ledger/memory/tiles/0").write_bytes(b"")
+    assert "FAIL" in shell("doctor", "memory")
+    assert "what to do: run 'brainos ledger doctor --repair'" in shell.out
+    assert shell.code == 1
+    assert "repaired: rebuilt tiles" in shell("doctor", "memory", "--repair")
+    assert shell.code == 0
+    head = shell.home / "head"
+    head.write_text(shell.json("checkpoints", "memory")[-1]["note"])
+    shell("doctor", "memory", "--head", str(head))
+    assert shell.code == 0
+    log = shell.home / "ledger/memory/log/0000000000000000.seg"
+    data = bytearray(log.read_bytes())
+    data[400] ^= 1
+    log.write_bytes(data)
+    assert "FROZEN_HUMAN" in shell("doctor")
+    assert "restore the last backup" in shell.out
+    assert shell.code == 1
+
+
+def test_prove_and_verify(shell: Shell) -> None:
+    (state,) = shell.json("state")
+    key = state["keys"][0]
+    bundle = shell.home / "bundle.json"
+    bundle.write_text(shell("prove", "memory", "7"))
+    told = json.loads(shell("verify-proof", str(bundle), "--key", key, homeless=True))
+    assert (told["valid"], told["sequence"]) == (True, 7)
+    old = shell.home / "old"
+    old.write_text(shell.json("checkpoints", "memory")[0]["note"])
+    new_key = shell.json("rotate-key", "memory")["key"]
+    bundle.write_text(shell("prove", "memory", "--since", str(old)))
+    (shell.home / "key").write_text(key + "\n")
+    told = json.loads(
+        shell("verify-proof", str(bundle), "--key", str(shell.home / "key"), homeless=True)
+    )
+    assert (told["valid"], told["old_size"]) == (True, 1)
+    shell("verify-proof", str(bundle), "--key", new_key, homeless=True)
+    assert shell.code == 1
+
+
+def test_consolidate_back_up_prune_restore(shell: Shell) -> None:
+    done = shell.json("consolidate", "memory")
+    assert done["compressed"] > 0
+    assert "0 segments compressed" in shell("consolidate", "memory")
+    copy = str(shell.home / "copy")
+    assert shell.json("backup", "memory", copy)["records"] == 42
+    assert "restored and verified: 42 records" in shell("backup", "memory", copy)
+    assert shell.json("prune", "memory", "--older-than", "90d", "--backup", copy) == {"pruned": []}
+    report = shell.json("backup", "again", copy, "--restore")
+    assert report["verified"] is True
+    assert len(shell.json("state")) == 2
+
+
+def test_export_and_import(shell: Shell) -> None:
+    (state,) = shell.json("state")
+    out = str(shell.home / "out.tar")
+    first = shell.json("export", "memory", out)
+    assert shell.json("export", "memory", out) == first
+    table = shell.home / "out.csv"
+    assert shell.json("export", "memory", str(table), "--csv")["records"] == 42
+    assert table.read_text().count("episode") == 40
+    Stream.open(shell.home / "ledger", "other").close()
+    done = shell.json("import", "other", out, "--key", state["keys"][0])
+    assert (done["put"], done["records"]) == (1, 42)
+    assert "1 unchanged" in shell("import", "other", out, "--key", state["keys"][0])
+
+
+def test_reading_beside_a_writer_and_writing_not(shell: Shell) -> None:
+    with Stream.open(shell.home / "ledger", "memory") as stream:
+        stream.event("note", b"at work")
+        assert shell("view", "memory", "maps/hall") == "a map\n"
+        assert shell.json("state")[0]["writing"] is True
+        shell("doctor", "memory")
+        assert shell.code == 0
+        with pytest.raises(BrainError, match="is being written by process"):
+            shell("delete", "memory", "maps/hall")
+        with pytest.raises(BrainError, match="is being written by process"):
+            shell("doctor", "memory", "--repair")
+
+
+def test_no_streams_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrainError, match="there is no stream under"):
+        Shell(tmp_path, capsys)("state")
