@@ -1,6 +1,7 @@
 """The action `pursue`: observe, decide, let the robot act, learn."""
 
 import uuid
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from brainos_msgs.action import Execute, Pursue
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from brainos_ros.pfc.node import PfcNode
 
 LINGER_S = 0.2
+Work = Generator[Future, None, Pursue.Result]
 
 
 class Acting:
@@ -37,7 +39,8 @@ class Acting:
             brain,
             Pursue,
             "pfc/pursue",
-            self._pursue,
+            execute_callback=lambda _: None,
+            handle_accepted_callback=lambda goal: self._drive(goal, self._pursue(goal)),
             goal_callback=lambda _: GoalResponse.ACCEPT if self._open else GoalResponse.REJECT,
             cancel_callback=self._cancel,
         )
@@ -73,7 +76,20 @@ class Acting:
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
 
-    async def _pursue(self, goal: Any) -> Pursue.Result:
+    def _drive(self, goal: Any, work: Work) -> None:
+        """Go on with `work` until it waits again, then when that is done, until it ends.
+
+        Driven from here, because the executor polls an awaited future without a pause.
+        """
+        try:
+            waits_for = next(work)
+        except StopIteration as ended:
+            result = ended.value
+            goal.execute(lambda _: _conclude(goal, result))
+        else:
+            waits_for.add_done_callback(lambda _: self._drive(goal, work))
+
+    def _pursue(self, goal: Any) -> Work:
         result = Pursue.Result()
         try:
             if self._pursuit is not None:
@@ -84,7 +100,7 @@ class Acting:
             over = Future(executor=self._brain.executor)
             self._pursuit = Pursuit(goal.request.objective, bytes(goal.goal_id.uuid), over)
             try:
-                await self._carry_out(goal, self._pursuit, result)
+                yield from self._carry_out(goal, self._pursuit, result)
             finally:
                 self._pursuit = None
         except BrainError as error:
@@ -92,26 +108,24 @@ class Acting:
         except Exception as error:
             self._brain.note_failure(f"pursue failed: {error!r}")
             refuse(result, BrainError(f"pursue failed inside: {error!r}", ErrorCode.INTERNAL))
-        if goal.is_cancel_requested:
-            goal.canceled()
-        elif result.success:
-            goal.succeed()
-        else:
-            goal.abort()
         return result
 
-    async def _carry_out(self, goal: Any, pursuit: Pursuit, result: Pursue.Result) -> None:
+    def _carry_out(
+        self, goal: Any, pursuit: Pursuit, result: Pursue.Result
+    ) -> Generator[Future, None, None]:
         brain, request = self._brain, goal.request
         _tell(goal, pursuit, Pursue.Feedback.OBSERVING, f"{len(brain.observed)} facts")
         if brain.level == ServiceLevel.EMERGENCY:
             raise BrainError(
                 "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
             )
+        if not self._robot.server_is_ready():
+            raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
         _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
         decision, result.decision = brain.take_decision(request)
         if not decision.recommended_action:
             raise BrainError(decision.reasoning, ErrorCode.PFC_NO_OPTION_LEFT)
-        await self._act(goal, pursuit, decision)
+        yield from self._act(goal, pursuit, decision)
         came, reward = pursuit.outcome()
         _tell(goal, pursuit, Pursue.Feedback.LEARNING, f"{came}, reward {reward:.2f}")
         outcome = Outcome(
@@ -135,9 +149,9 @@ class Acting:
             )
         accept(result, done.message)
 
-    async def _act(self, goal: Any, pursuit: Pursuit, decision: Decision) -> None:
-        if not self._robot.server_is_ready():
-            raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
+    def _act(
+        self, goal: Any, pursuit: Pursuit, decision: Decision
+    ) -> Generator[Future, None, None]:
         brain, action = self._brain, decision.recommended_action
         option = next(each for each in goal.request.options if each.name == action)
         order = Execute.Goal(
@@ -155,7 +169,7 @@ class Acting:
         brain.store.begin_action(decision.decision_id)
         sent = self._robot.send_goal_async(order, feedback_callback=relay)
         pursuit.begin(action, sent, brain.settings["action_timeout_s"])
-        await pursuit.over
+        yield pursuit.over
         if self._open:
             brain.store.end_action(decision.decision_id)
             brain.record_pursuit(decision.decision_id, pursuit.reason or "ended")
@@ -164,6 +178,16 @@ class Acting:
         if self._pursuit is not None and self._pursuit.goal_id == bytes(goal.goal_id.uuid):
             self._pursuit.end("cancelled by the caller", ErrorCode.CANCELLED)
         return CancelResponse.ACCEPT
+
+
+def _conclude(goal: Any, result: Pursue.Result) -> Pursue.Result:
+    if goal.is_cancel_requested:
+        goal.canceled()
+    elif result.success:
+        goal.succeed()
+    else:
+        goal.abort()
+    return result
 
 
 def arguments(request: Any, option: Any) -> list[Attribute]:
