@@ -32,14 +32,11 @@ OPERATIONS = {
 #: Events, written by the rooms.
 EVENTS = {
     "note": 16,
-    "lifecycle": 17,
     "error": 18,
     # pfc
     "decision": 32,
-    "explanation": 33,
     "pursuit": 34,
     "outcome": 35,
-    "learned": 36,
     # conscience
     "evaluation": 48,
     "approval.requested": 49,
@@ -52,18 +49,12 @@ EVENTS = {
     "rules.loaded": 56,
     "gate": 57,
     "stop": 58,
-    "alarm": 59,
     "refusals": 60,
-    "safety_state": 61,
-    "approval.refused": 62,
-    "rules.rejected": 63,
     # memory
     "episode": 80,
     "forget": 81,
-    "pattern": 82,
     "heads": 83,
     "retention": 84,
-    "outbox": 85,
     # world_model
     "entity": 112,
     "entity.deleted": 113,
@@ -78,11 +69,6 @@ EVENTS = {
     "genome.rolled_back": 149,
     "genome.equivocation": 150,
     # watchdog
-    "node.started": 176,
-    "node.ended": 177,
-    "node.restarted": 178,
-    "node.failed_over": 179,
-    "node.adopted": 180,
     "service_level": 181,
     "adopted": 182,
     "stopped": 183,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 8 << 20
 WINDOW_S = 0.005
-CHECKPOINT_RECORDS = 16384
 
 _open_streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 
@@ -342,15 +341,6 @@ class Stream(Writer):
                 wait = self._sign_when_due()
             except BrainError:
                 wait = CHECKPOINT_S
-
-    def _sign_when_due(self) -> float | None:
-        """Sign a head once it is time; returns how long until then [s], None if none is needed."""
-        unsigned = self._durable.size - (self._checkpoint.size if self._checkpoint else 0)
-        wait = self._checkpoint_due - time.monotonic()
-        if unsigned and (wait <= 0 or unsigned >= CHECKPOINT_RECORDS):
-            self.checkpoint()
-            return None
-        return wait if unsigned else None
 
     # The end
 

@@ -18,6 +18,7 @@ from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.walk import Seal
 
 CHECKPOINT_S = 1.0
+CHECKPOINT_RECORDS = 16384
 _SALTS = 256
 
 
@@ -232,6 +233,15 @@ class Writer:
         self._checkpoints_end += len(packed)
         self._checkpoint = checkpoint
         return checkpoint
+
+    def _sign_when_due(self) -> float | None:
+        """Sign a head once it is time; returns how long until then [s], None if none is needed."""
+        unsigned = self._durable.size - (self._checkpoint.size if self._checkpoint else 0)
+        wait = self._checkpoint_due - time.monotonic()
+        if unsigned and (wait <= 0 or unsigned >= CHECKPOINT_RECORDS):
+            self.checkpoint()
+            return None
+        return wait if unsigned else None
 
     def rewrite_checkpoints(self, choose: Callable[[bytes], bytes]) -> None:
         """Keep only the heads that `choose` leaves of the file. Raises OSError."""

@@ -1,0 +1,78 @@
+"""What `brainos ledger` is asked: its sub-verbs and their options."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-verbs."""
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, summary: str, stream: str = "one") -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=summary)
+        if stream != "none":
+            nargs = "?" if stream == "any" else None
+            sub.add_argument("stream", nargs=nargs, help="name: the role that writes it")
+            sub.add_argument("--robot", default="sim", help="name of the robot (default sim)")
+            home = "default $BRAINOS_HOME, ~/.ros/brainos/<robot>"
+            sub.add_argument("--home", type=Path, help=home)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    put = verb("put", "put a file's content at a path")
+    put.add_argument("path")
+    put.add_argument("file", help="the file, or - for standard input")
+    verb("view", "print what is live at a path").add_argument("path")
+    move = verb("move", "move what is live at a path")
+    move.add_argument("path")
+    move.add_argument("target")
+    delete = verb("delete", "delete a path: a tombstone, or with --purge erased for good")
+    delete.add_argument("path", nargs="?")
+    delete.add_argument(
+        "--event",
+        type=int,
+        action="append",
+        metavar="SEQUENCE",
+        help="purge this event instead of a path",
+    )
+    delete.add_argument("--purge", action="store_true", help="erase payload, name and salt")
+    delete.add_argument("--reason", default="", help="why, and by whose order (with --purge)")
+    verb("state", "READY or frozen, size and head, of one stream or all", "any")
+    doctor = verb("doctor", "check the fifteen invariants of one stream or all", "any")
+    doctor.add_argument("--repair", action="store_true", help="rebuild what is derived")
+    doctor.add_argument("--head", type=Path, help="a head kept elsewhere to hold against it")
+    verb("consolidate", "verify, compress sealed segments, sign, publish the manifest")
+    prune = verb("prune", "remove old segments that are safe in a backup")
+    prune.add_argument("--older-than", required=True, metavar="AGE", help="such as 90d or 12h")
+    prune.add_argument("--backup", type=Path, required=True, help="the stream's backup")
+    prove = verb("prove", "make a bundle that proves a record to anybody")
+    prove.add_argument("sequence", type=int, nargs="?")
+    prove.add_argument(
+        "--since",
+        type=Path,
+        metavar="HEAD",
+        help="prove instead that the newest head extends this older one",
+    )
+    check = verb("verify-proof", "check a bundle with nothing but a public key", "none")
+    check.add_argument("bundle", help="the bundle's file, or - for standard input")
+    check.add_argument("--key", required=True, help="the verifier key trusted, or a file with it")
+    export = verb("export", "write a stream as one file, the same on every machine")
+    export.add_argument("file", type=Path)
+    export.add_argument("--csv", action="store_true", help="as CSV, for auditors")
+    bring = verb("import", "put the live paths of an exported stream, with their proof")
+    bring.add_argument("file", type=Path)
+    bring.add_argument("--key", required=True, help="the verifier key trusted, or a file with it")
+    bring.add_argument("--prefix", default="", help="only paths that begin with this")
+    save = verb("backup", "bring a backup up to date, verified by restoring it")
+    save.add_argument("directory", type=Path)
+    save.add_argument("--with-key", action="store_true", help="the private key too")
+    save.add_argument("--restore", action="store_true", help="from the backup instead")
+    walk = verb("walk", "print records in order")
+    walk.add_argument("--from", dest="start", type=int, default=0, metavar="SEQUENCE")
+    walk.add_argument("--limit", type=int, default=None)
+    tail = verb("tail", "print the newest records")
+    tail.add_argument("-n", type=int, default=10, help="how many (default 10)")
+    tail.add_argument("-f", "--follow", action="store_true", help="and those to come")
+    verb("stats", "records by kind, of one stream or all", "any")
+    verb("checkpoints", "the signed heads that are kept")
+    verb("rotate-key", "sign with a new key from now on")
