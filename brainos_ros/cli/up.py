@@ -243,7 +243,8 @@ class Upkeep:
             except BlockingIOError:
                 return alive
             alive = alive or "WATCHDOG=1" in lines
-            if "READY=1" in lines and not self._ready:
+            works = any(line.startswith(("STATUS=ONLINE", "STATUS=OFFLINE")) for line in lines)
+            if works and not self._ready:
                 self._ready = True
                 took = time.monotonic() - self._began
                 self._say(f"is up after {took:.1f} s; stop it with Ctrl-C")

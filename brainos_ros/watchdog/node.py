@@ -160,11 +160,9 @@ class WatchdogNode(BrainNode):
 
     def level(self, assessment: Assessment) -> None:
         self._level.publish(self._to_message(assessment))
-        self._notifier.say(f"STATUS={assessment.level.name}: {assessment.reason}")
+        self._notifier.say("READY=1", f"STATUS={assessment.level.name}: {assessment.reason}")
         if assessment.level is self._said:
             return
-        if assessment.level in (Level.ONLINE, Level.OFFLINE):
-            self._notifier.say("READY=1")
         self._said = assessment.level
         self.event("service_level", {"level": assessment.level.name, "reason": assessment.reason,
                              "failed": list(assessment.failed),

@@ -1,0 +1,160 @@
+"""A whole brain under `brainos up`: its parts are killed, stopped and made to crash."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 40.0
+BASE = """\
+name: test
+base: {footprint_radius_m: 0.3, max_speed_mps: 1, max_yaw_rate_radps: 1.5, acceleration_mps2: 1,
+       deceleration_mps2: 2, actuation_delay_s: 0.05, command_timeout_s: 0.3}
+nodes:
+"""
+TWO = BASE + "  memory: {}\n  world_model: {after: [memory]}\n"
+
+
+class Brain:
+    """`brainos up` on a robot file of its own."""
+
+    def __init__(self, home: Path, nodes: str) -> None:
+        self.home, self.log = home, home / "up.log"
+        robot = home / "test.yaml"
+        robot.write_text(nodes)
+        self.up = subprocess.Popen(
+            [sys.executable, "-m", "brainos_ros.cli.main", "up", str(robot), "--home", str(home)],
+            cwd=ROOT, stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, holds: Callable[[], Any]) -> Any:
+        """Wait for what other processes do; nothing tells this one of it."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            found = holds()
+            if found:
+                return found
+            select.select([], [], [], 0.02)
+        raise AssertionError(f"it never held; the brain said:\n{self.text()}")
+
+    def said(self, text: str, times: int = 1) -> None:
+        self.wait_for(lambda: self.text().count(text) >= times)
+
+    def pids(self) -> dict[str, int]:
+        body = json.loads((self.home / "watchdog/processes.json").read_text())
+        return {name: pid for name, (pid, _) in body["processes"].items()}
+
+    def watchdog(self) -> int:
+        children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
+        return int(children[0])
+
+    def stop(self) -> int:
+        self.up.send_signal(signal.SIGTERM)
+        return self.up.wait(LIMIT_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Brain]]:
+    brains: list[Brain] = []
+
+    def make(nodes: str) -> Brain:
+        brains.append(Brain(tmp_path, nodes))
+        brains[-1].said("service level ONLINE")
+        return brains[-1]
+
+    yield make
+    for brain in brains:
+        if brain.up.poll() is None:
+            brain.stop()
+
+
+def test_a_killed_and_a_stopped_node_come_back(start: Callable[[str], Brain]) -> None:
+    brain = start(TWO)
+    before = brain.pids()
+    os.kill(before["memory"], signal.SIGKILL)
+    brain.said("memory works again")
+    assert "memory failed: its process was killed by SIGKILL" in brain.text()
+    os.kill(before["world_model"], signal.SIGSTOP)
+    brain.said("world_model works again")
+    assert "its process is stopped" in brain.text()
+    brain.said("service level ONLINE", 2)
+    assert brain.stop() == 0
+    assert not [pid for pid in brain.pids().values() if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_new_watchdog_adopts_the_living(start: Callable[[str], Brain]) -> None:
+    brain = start(TWO)
+    before = brain.pids()
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        count = brain.text().count("world_model works")
+        os.kill(brain.watchdog(), number)
+        brain.wait_for(lambda count=count: brain.text().count("world_model works") > count)
+        assert brain.pids() == before, "no healthy node was restarted"
+    assert "was killed: no heartbeat" in brain.text()
+
+
+def test_two_at_once_come_back_in_order(start: Callable[[str], Brain]) -> None:
+    brain = start(TWO)
+    for pid in brain.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    brain.said("world_model works again")
+    text = brain.text()
+    assert text.index("memory works again") < text.index("world_model works again")
+
+
+def test_the_stand_by_takes_over(start: Callable[[str], Brain]) -> None:
+    brain = start(BASE + "  memory: {standby: true}\n")
+    brain.wait_for(lambda: len(brain.pids()) == 2)
+    brain.wait_for(lambda: standby_ready(brain))
+    first = brain.pids()
+    os.kill(first["memory"], signal.SIGKILL)
+    brain.said("memory works again")
+    assert "on memory_standby" in brain.text()
+    brain.wait_for(lambda: brain.pids().get("memory") not in (None, first["memory"]))
+    assert brain.pids()["memory_standby"] == first["memory_standby"]
+
+
+def standby_ready(brain: Brain) -> bool:
+    status = subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", "status", "--json"],
+        cwd=ROOT, capture_output=True, text=True, check=False)
+    return '"stand-by"' in status.stdout
+
+
+def test_a_crash_loop_is_given_up_on_and_the_level_says_so(start: Callable[[str], Brain]) -> None:
+    restart = "{max_restarts: 1, backoff_s: 0.05}"
+    brain = start(BASE + f"  memory: {{essential: true, restart: {restart}}}\n")
+    for times in (1, 2):
+        pid = brain.wait_for(lambda: brain.pids().get("memory"))
+        os.kill(pid, signal.SIGKILL)
+        brain.said("killed by SIGKILL", times)
+        brain.wait_for(lambda pid=pid: brain.pids().get("memory") != pid)
+    brain.said("service level EMERGENCY: failed for good: memory")
+    assert "memory" not in brain.pids(), "no storm"
+    restarted = subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", "restart", "memory", "--reason", "repaired"],
+        cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "works again" in restarted.stdout, restarted.stderr
+    brain.said("service level ONLINE", 2)
+
+
+def test_one_brain_per_home(start: Callable[[str], Brain]) -> None:
+    brain = start(BASE + "  memory: {}\n")
+    second = subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", "up", str(brain.home / "test.yaml"),
+         "--home", str(brain.home)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert f"pid {brain.up.pid}" in second.stderr
