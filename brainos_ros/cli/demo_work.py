@@ -241,24 +241,36 @@ class Work:
             context=dict_to_attributes({"from": facts.here, "to": facts.there}),
             constraints=["energy_efficient"],
         )
-        handle = self._done(self._pursue.send_goal_async(request, self._feedback), 3.0, pid)
+        handle = self._done(
+            lambda: self._pursue.send_goal_async(request, self._feedback), 10.0, pid
+        )
         if handle is None or not handle.accepted:
             return None
-        result = self._done(handle.get_result_async(), LONGEST_DELIVERY_S, pid)
+        result = self._done(handle.get_result_async, LONGEST_DELIVERY_S, pid)
         if result is None:
             facts.interrupted += not self._over.is_set()
             return None
         outcome: Pursue.Result = result.result
         return outcome
 
-    def _done(self, future: Any, timeout_s: float, pid: int | None) -> Any:
-        """The future's result; None at the end of the demo, of its time, or of that PFC."""
-        future.add_done_callback(lambda _: self._notify())
+    def _done(self, begin: Callable[[], Any], timeout_s: float, pid: int | None) -> Any:
+        """What comes of `begin`; None at the end of the demo, of its time, or of that PFC.
+
+        It is begun on the executor's thread: from another, rclpy's action client can drop an
+        answer that comes before it has noted the question.
+        """
+        came: list[Any] = []
+
+        def keep(future: Any) -> None:
+            came.append(future.result())
+            self._notify()
+
+        self._executor.create_task(lambda: begin().add_done_callback(keep))
         self.wait(
-            lambda: future.done() or self._over.is_set() or self.facts.pids.get("pfc") != pid,
+            lambda: bool(came) or self._over.is_set() or self.facts.pids.get("pfc") != pid,
             timeout_s,
         )
-        return future.result() if future.done() else None
+        return came[0] if came else None
 
     def _feedback(self, message: Any) -> None:
         feedback = message.feedback
