@@ -11,27 +11,30 @@ STARVED_LIMIT_S = 3.0  # even a starved machine does not excuse longer silence
 
 @dataclass(frozen=True)
 class Usage:
-    """What the kernel says of a process: CPU time had, CPU time waited for, state letter."""
+    """What the kernel says of a process, all its threads together."""
 
-    ran_s: float
-    waited_s: float
-    state: str  # /proc/<pid>/stat field 3: R running or runnable, D in the disk, T stopped, …
+    ran_s: float  # CPU time had
+    waited_s: float  # CPU time waited for, counted when the wait ends
+    state: str  # T if stopped; else R if a thread wants to run, D if one waits for a disk; else S
+    pressure_s: float = 0.0  # time that anyone on this machine waited for a CPU
 
 
 def starved(before: Usage, after: Usage, window_s: float) -> bool:
     """True if the process was silent because it was not given the machine.
 
-    A loop that spins had the CPU; one that is dead-locked or stopped did not ask for it; a starved
-    one asked (run-queue wait in /proc/<pid>/task/*/schedstat) and got little.
+    A loop that spins had the CPU; a stopped one did not ask for it; a starved one asked (run-queue
+    wait in /proc/<pid>/task/*/schedstat) and got little. Where the whole machine is short of CPUs
+    (/proc/pressure/cpu) a silent process gets the benefit of the doubt.
     """
-    if after.state in "Tt":
+    ran = after.ran_s - before.ran_s
+    if after.state == "T" or ran >= 0.25 * window_s:
         return False
     if after.state == "D" and before.state == "D":
         return True
-    ran = after.ran_s - before.ran_s
-    waited = after.waited_s - before.waited_s
     unserved = after.state == "R" and before.state == "R" and ran == 0.0
-    return ran < 0.25 * window_s and (unserved or waited > 0.4 * window_s)
+    waited = after.waited_s - before.waited_s
+    pressure = after.pressure_s - before.pressure_s
+    return unserved or waited > 0.4 * window_s or pressure > 0.6 * window_s
 
 
 class Heart:
@@ -91,7 +94,7 @@ class Heart:
         return f"no heartbeat for {silence * 1000:.0f} ms ({missed} missed){self._why(now, usage)}"
 
     def _why(self, now: float, usage: Usage | None) -> str:
-        if usage and usage.state in "Tt":
+        if usage and usage.state == "T":
             return ": its process is stopped"
         since, before = self._suspected or (now, None)
         if usage is None or before is None:

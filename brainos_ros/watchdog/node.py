@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,6 @@ from rclpy.client import Client
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import qos
-from brainos_ros.ros.conversions import refuse
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -89,8 +88,8 @@ class WatchdogNode(BrainNode):
                 self.create_subscription(
                     kind, output.topic, partial(self._see, role, output.topic), qos.SENSOR)
         self.door(GetSystemStatus, "watchdog/get_status", self._get_status)
-        self._slow_door(RestartNode, "watchdog/restart", self._restart)
-        self._slow_door(Failover, "watchdog/failover", self._failover)
+        self.slow_door(RestartNode, "watchdog/restart", self._restart)
+        self.slow_door(Failover, "watchdog/failover", self._failover)
         self._journal = Journal(self._tell, self.record, self._ledger_refused)
         self.every(BEAT_S, self._send_beat)
         self.every(1.0, self._publish_nodes)
@@ -100,22 +99,6 @@ class WatchdogNode(BrainNode):
         self._notifier.say("STOPPING=1")
         self._keeper.stop(STOP_S)
         self._journal.close()
-
-    def _slow_door(self, kind: Any, name: str, handler: Callable[[Any, Any], Any]) -> None:
-        """A door that may wait: on the outgoing thread, so that heartbeats are heard meanwhile."""
-
-        def answer(request: Any, response: Any) -> Any:
-            response.success = True
-            try:
-                return handler(request, response)
-            except BrainError as error:
-                return refuse(kind.Response(), error)
-            except Exception as error:
-                self.note_failure(f"{name} failed: {error!r}")
-                return refuse(kind.Response(), BrainError(repr(error), ErrorCode.INTERNAL))
-
-        self.outgoing.node.create_service(
-            kind, self.resolve_service_name(name), answer, qos_profile=qos.SERVICE)
 
     # ---------------------------------------------------------------- what the keeper needs
 

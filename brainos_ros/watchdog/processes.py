@@ -45,16 +45,19 @@ class Process:
         return f"its process exited with code {os.WEXITSTATUS(status)}"
 
     def usage(self) -> Usage | None:
-        """CPU time had and waited for over all threads; None if it is gone."""
+        """What it used so far; None if it is gone."""
         ran = waited = 0
+        states = set()
         try:
             for task in os.scandir(f"/proc/{self.pid}/task"):
                 with contextlib.suppress(OSError):
                     had, waiting, _ = _read(f"{task.path}/schedstat").split()
                     ran, waited = ran + int(had), waited + int(waiting)
-            return Usage(ran / 1e9, waited / 1e9, _stat(self.pid)[0])
+                    states.add(_state(f"{task.path}/stat"))
         except OSError:
             return None
+        state = next((s for s in "TRD" if s in states), "S")
+        return Usage(ran / 1e9, waited / 1e9, state, _pressure_s())
 
     def load(self) -> tuple[float, float]:
         """CPU time had since its start [s] and resident memory [MB]; zeros if it is gone."""
@@ -159,6 +162,19 @@ def running(marks: Sequence[str], name: str, namespace: str, domain: str) -> Ite
 def _read(path: str) -> str:
     with open(path, errors="replace") as file:
         return file.read()
+
+
+def _state(path: str) -> str:
+    return _read(path).rpartition(")")[2].split()[0].upper()
+
+
+def _pressure_s() -> float:
+    """Time that some task waited for a CPU since boot; 0 where the kernel does not count it."""
+    try:
+        some = _read("/proc/pressure/cpu").split("\n")[0]
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _stat(pid: int) -> list[str]:

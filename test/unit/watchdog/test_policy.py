@@ -157,6 +157,12 @@ def test_a_starved_machine_is_no_excuse_for_ever() -> None:
     assert "missed" in evidence
 
 
+def test_a_machine_short_of_processors_earns_doubt_a_stopped_process_does_not() -> None:
+    assert silent([Usage(1, 0, "S", 5.0), Usage(1, 0, "S", 5.2)]) is None
+    assert "stopped" in (silent([Usage(1, 0, "S", 5.0), Usage(1, 0, "T", 5.2)]) or "")
+    assert "spins" in (silent([Usage(1, 0, "R", 5.0), Usage(1.1, 0, "R", 5.2)]) or "")
+
+
 @given(st.floats(0.5, 1.0), st.floats(0.05, 2.0))
 def test_a_loop_that_had_the_processor_is_never_called_starved(share: float, window: float) -> None:
     before = Usage(5.0, 5.0, "R")

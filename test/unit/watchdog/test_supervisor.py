@@ -408,7 +408,8 @@ def test_whatever_fails_when_it_recovers_and_two_never_act(
     faults: list[tuple[str, str, float]], strategy: str, standby: bool
 ) -> None:
     restart = Restart(strategy, max_restarts=100, backoff_max_s=1.0)
-    world = started(brain(standby=standby, restart=restart))
+    beat = Beat(grace_s=1.5)  # a process can also hang before its first beat
+    world = started(brain(standby=standby, restart=restart, heartbeat=beat))
     for name, fault, pause in faults:
         if fault == "kill":
             world.kill(name)
