@@ -16,15 +16,15 @@ class Usage:
     ran_s: float  # CPU time had
     waited_s: float  # CPU time waited for, counted when the wait ends
     state: str  # T if stopped; else R if a thread wants to run, D if one waits for a disk; else S
-    pressure_s: float = 0.0  # time that anyone on this machine waited for a CPU
+    watcher_waited_s: float = 0.0  # CPU time that the watching process waited for
 
 
 def starved(before: Usage, after: Usage, window_s: float) -> bool:
     """True if the process was silent because it was not given the machine.
 
     A loop that spins had the CPU; a stopped one did not ask for it; a starved one asked (run-queue
-    wait in /proc/<pid>/task/*/schedstat) and got little. Where the whole machine is short of CPUs
-    (/proc/pressure/cpu) a silent process gets the benefit of the doubt.
+    wait in /proc/<pid>/task/*/schedstat) and got little. If the watcher itself was starved, what
+    it did not hear proves nothing.
     """
     ran = after.ran_s - before.ran_s
     if after.state == "T" or ran >= 0.25 * window_s:
@@ -33,8 +33,8 @@ def starved(before: Usage, after: Usage, window_s: float) -> bool:
         return True
     unserved = after.state == "R" and before.state == "R" and ran == 0.0
     waited = after.waited_s - before.waited_s
-    pressure = after.pressure_s - before.pressure_s
-    return unserved or waited > 0.4 * window_s or pressure > 0.6 * window_s
+    watcher_waited = after.watcher_waited_s - before.watcher_waited_s
+    return unserved or waited > 0.4 * window_s or watcher_waited > 0.4 * window_s
 
 
 class Heart:

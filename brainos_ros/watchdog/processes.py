@@ -46,18 +46,12 @@ class Process:
 
     def usage(self) -> Usage | None:
         """What it used so far; None if it is gone."""
-        ran = waited = 0
-        states = set()
         try:
-            for task in os.scandir(f"/proc/{self.pid}/task"):
-                with contextlib.suppress(OSError):
-                    had, waiting, _ = _read(f"{task.path}/schedstat").split()
-                    ran, waited = ran + int(had), waited + int(waiting)
-                    states.add(_state(f"{task.path}/stat"))
+            ran, waited, states = _threads(f"/proc/{self.pid}")
         except OSError:
             return None
         state = next((s for s in "TRD" if s in states), "S")
-        return Usage(ran / 1e9, waited / 1e9, state, _pressure_s())
+        return Usage(ran, waited, state, _threads("/proc/self")[1])
 
     def load(self) -> tuple[float, float]:
         """CPU time had since its start [s] and resident memory [MB]; zeros if it is gone."""
@@ -164,17 +158,16 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _state(path: str) -> str:
-    return _read(path).rpartition(")")[2].split()[0].upper()
-
-
-def _pressure_s() -> float:
-    """Time that some task waited for a CPU since boot; 0 where the kernel does not count it."""
-    try:
-        some = _read("/proc/pressure/cpu").split("\n")[0]
-        return int(some.rpartition("total=")[2]) / 1e6
-    except (OSError, ValueError):
-        return 0.0
+def _threads(process: str) -> tuple[float, float, set[str]]:
+    """CPU time had and waited for [s] and the states of all threads; raises OSError if gone."""
+    ran = waited = 0
+    states = set()
+    for task in os.scandir(f"{process}/task"):
+        with contextlib.suppress(OSError):
+            had, waiting, _ = _read(f"{task.path}/schedstat").split()
+            ran, waited = ran + int(had), waited + int(waiting)
+            states.add(_read(f"{task.path}/stat").rpartition(")")[2].split()[0].upper())
+    return ran / 1e9, waited / 1e9, states
 
 
 def _stat(pid: int) -> list[str]:

@@ -157,7 +157,7 @@ def test_a_starved_machine_is_no_excuse_for_ever() -> None:
     assert "missed" in evidence
 
 
-def test_a_machine_short_of_processors_earns_doubt_a_stopped_process_does_not() -> None:
+def test_a_starved_watcher_doubts_what_it_did_not_hear() -> None:
     assert silent([Usage(1, 0, "S", 5.0), Usage(1, 0, "S", 5.2)]) is None
     assert "stopped" in (silent([Usage(1, 0, "S", 5.0), Usage(1, 0, "T", 5.2)]) or "")
     assert "spins" in (silent([Usage(1, 0, "R", 5.0), Usage(1.1, 0, "R", 5.2)]) or "")
