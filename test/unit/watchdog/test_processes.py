@@ -72,11 +72,12 @@ def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path
     assert file.read() == ({}, {})
 
 
-def test_processes_are_found_by_what_they_run() -> None:
+def test_processes_are_found_by_what_they_run(tmp_path: Path) -> None:
     environment = {**os.environ, "ROS_DOMAIN_ID": "99"}
-    child = subprocess.Popen([*SLEEPER, "--ros-args", "-r", "__ns:=/r1"], env=environment)
+    mark = f"{SLEEPER[-1]} {tmp_path}"
+    arguments = [*SLEEPER[:-1], mark, "--ros-args", "-r", "__ns:=/r1"]
+    child = subprocess.Popen(arguments, env=environment)
     try:
-        mark = SLEEPER[-1]
         assert list(processes.running((mark,), "memory", "/r1", "99")) == [child.pid]
         assert not list(processes.running((mark,), "memory", "/", "99"))
         assert not list(processes.running((mark,), "memory", "/r1", "98"))
