@@ -38,7 +38,7 @@ SEGMENT_HEADER_SIZE = SEGMENT.size + 4
 NO_SEAL = bytes(HASH_SIZE)
 
 
-class Damage(Exception):
+class Damage(BrainError):
     """The bytes are not what the format says; the message says what and where.
 
     Attributes:
@@ -46,7 +46,7 @@ class Damage(Exception):
     """
 
     def __init__(self, message: str, check: str = "frame-crc") -> None:
-        super().__init__(message)
+        super().__init__(message, ErrorCode.LEDGER_REFUSED)
         self.check = check
 
 

@@ -18,7 +18,7 @@ from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
 from brainos_ros.ledger.merkle import Mountain, range_root, split
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
-from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
 
 RECOVERABLE, HUMAN = "FROZEN_RECOVERABLE", "FROZEN_HUMAN"
@@ -91,7 +91,7 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
         torn = _walk_newest(layout, segments[-1], walk, checkpoint)
         fresh = walk.mountain.take_fresh()
         tiles.cut(segments[-1].first)
-        tiles.extend(walk.mountain.size, fresh, packed_offsets(walk))
+        tiles.extend(walk.mountain.size, fresh, pack_offsets(walk.offsets))
         _compare(checkpoint, walk, tiles)
     except Damage as damage:
         raise freeze(layout, HUMAN, str(damage)) from None
@@ -137,7 +137,7 @@ def rebuild_tiles(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -
     walk = Walk(Mountain())
     for segment in segments:
         walk_segment(segment, walk, stream_id, tiles)
-        fresh, offsets = walk.mountain.take_fresh(), packed_offsets(walk)
+        fresh, offsets = walk.mountain.take_fresh(), pack_offsets(walk.offsets)
         if segment.suffix == PRUNED:
             fresh[0] = []
         tiles.extend(walk.mountain.size, fresh, offsets)
@@ -162,13 +162,6 @@ def walk_segment(segment: SegmentFile, walk: Walk, stream_id: bytes, tiles: Tile
     except Damage as damage:
         where = f"{segment.path.name}, byte {walk.offset}"
         raise Damage(f"{where}: {damage}", damage.check) from None
-
-
-def packed_offsets(walk: Walk) -> bytes:
-    """The offsets of the segment walked last, as the file `offsets` holds them."""
-    offsets = walk.offsets[:]
-    offsets.byteswap()
-    return offsets.tobytes()
 
 
 def _walk_newest(

@@ -344,7 +344,11 @@ class Stream(Writer):
     # The end
 
     def close(self) -> None:
-        """Make everything durable, sign the head and let go of the stream."""
+        """Make everything durable, sign the head and let go of the stream.
+
+        A head that a full disk does not take is signed by the next opening. Raises BrainError
+        (LEDGER_REFUSED) where the disk fails; the stream is let go of all the same.
+        """
         if self._lock_fd < 0:
             return
         with self._paths_lock, self._sync_lock, self._lock:
@@ -352,7 +356,7 @@ class Stream(Writer):
                 return
             try:
                 if not self._stopped:
-                    self.checkpoint()
+                    self._sign_if_possible()
                     self._tiles.sync()
                     disk.ftruncate(self._fd, self._offset)
                     disk.fdatasync(self._fd)
@@ -363,6 +367,14 @@ class Stream(Writer):
                 self._release()
         if self._flusher.ident:
             self._flusher.join()
+
+    def _sign_if_possible(self) -> None:
+        self.sync()
+        try:
+            self.checkpoint()
+        except BrainError:
+            if self._stopped:
+                raise
 
     def _release(self) -> None:
         super()._release()

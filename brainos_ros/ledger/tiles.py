@@ -6,12 +6,22 @@ for each record, into the record's segment.
 """
 
 import os
+import sys
+from array import array
 from contextlib import suppress
 
 from brainos_ros.ledger import disk
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain
+
+
+def pack_offsets(offsets: "array[int]") -> bytes:
+    """Offsets as the file `offsets` holds them."""
+    packed = offsets[:]
+    if sys.byteorder == "little":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 class Tiles:

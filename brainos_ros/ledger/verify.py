@@ -13,8 +13,8 @@ from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
 from brainos_ros.ledger.log import read_header
 from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
-from brainos_ros.ledger.recovery import packed_offsets, walk_segment
-from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.recovery import walk_segment
+from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
 
 
@@ -206,7 +206,7 @@ class Audit:
 
     def _compare_stored(self, segment: SegmentFile, tiles: Tiles) -> None:
         """Stored nodes and offsets may lag behind the log, but not differ from it."""
-        fresh, offsets = self.walk.mountain.take_fresh(), packed_offsets(self.walk)
+        fresh, offsets = self.walk.mountain.take_fresh(), pack_offsets(self.walk.offsets)
         if not self._derived or segment.suffix == PRUNED:
             return
         for level, hashes in enumerate(fresh):

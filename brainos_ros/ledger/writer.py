@@ -14,7 +14,7 @@ from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.merkle import Mountain
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, pack_checkpoint, sign_checkpoint
 from brainos_ros.ledger.recovery import RECOVERABLE, Recovered, freeze
-from brainos_ros.ledger.tiles import Tiles
+from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Seal
 
 CHECKPOINT_S = 1.0
@@ -178,9 +178,8 @@ class Writer:
                 if seal == self._durable:
                     return
                 if self._offsets:
-                    self._offsets.byteswap()
                     fresh = self._mountain.take_fresh()
-                    self._backlog.append((seal.size, fresh, self._offsets.tobytes()))
+                    self._backlog.append((seal.size, fresh, pack_offsets(self._offsets)))
                     self._offsets = array("I")
             try:
                 disk.fdatasync(fd)
