@@ -12,7 +12,6 @@ Formats: docs/ledger.md. Hashing: RFC 6962 section 2.1, verified as in RFC 9162 
 and 2.1.4.2. Heads: c2sp.org/signed-note and c2sp.org/tlog-checkpoint, Ed25519.
 """
 
-import argparse
 import json
 import struct
 import sys
@@ -239,6 +238,8 @@ def describe(bundle: dict[str, Any], trusted: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the module's text."""
+    import argparse
+
     parser = argparse.ArgumentParser(description="Check a proof bundle of a BrainOS ledger.")
     parser.add_argument("bundle", help="the bundle's file, or - for standard input")
     parser.add_argument("--key", required=True, help="the verifier key you trust (name+id+key)")
