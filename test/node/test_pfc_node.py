@@ -26,7 +26,7 @@ DEADLINE_S = 10.0
 class World(Node):
     """Offers `conscience/evaluate` and `execute`."""
 
-    def __init__(self):
+    def __init__(self, robot=True):
         super().__init__("world")
         self.refused: set[str] = set()
         self.silent = False
@@ -40,14 +40,15 @@ class World(Node):
         self.create_service(
             Evaluate, "conscience/evaluate", self._evaluate, qos_profile=qos.SERVICE
         )
-        self.robot = ActionServer(
-            self,
-            Execute,
-            "execute",
-            self._execute,
-            cancel_callback=self._cancel,
-            callback_group=ReentrantCallbackGroup(),
-        )
+        if robot:
+            ActionServer(
+                self,
+                Execute,
+                "execute",
+                self._execute,
+                cancel_callback=self._cancel,
+                callback_group=ReentrantCallbackGroup(),
+            )
 
     def _evaluate(self, request, response):
         self.asked.append(request.action)
@@ -100,19 +101,34 @@ def request(*names, objective="deliver", **fields):
 
 
 class Pursuer:
-    """A client of `pfc/pursue`."""
+    """A client of `pfc/pursue`, there once the PFC has found the robot."""
 
-    def __init__(self, graph):
+    def __init__(self, graph, pfc, robot=True):
         self.client = ActionClient(graph.tester, Pursue, "pfc/pursue")
         assert self.client.wait_for_server(DEADLINE_S)
+        assert not robot or pfc._acting._robot.wait_for_server(DEADLINE_S)
         self.feedback: list[Pursue.Feedback] = []
+        self._executor = graph.tester.executor
 
     def send(self, *names, **fields):
         goal = Pursue.Goal(objective="deliver", options=options(*names), **fields)
-        return wait(self.client.send_goal_async(goal, lambda m: self.feedback.append(m.feedback)))
+        return self.finished(
+            lambda: self.client.send_goal_async(goal, lambda m: self.feedback.append(m.feedback))
+        )
 
     def pursue(self, *names, **fields):
-        return wait(self.send(*names, **fields).get_result_async())
+        return self.result(self.send(*names, **fields))
+
+    def result(self, handle):
+        return self.finished(handle.get_result_async)
+
+    def finished(self, begin):
+        """The result of the future that `begin` makes.
+
+        It is made in the executor's thread: in another, an answer can come before rclpy's action
+        client knows that it asked, and is dropped.
+        """
+        return wait(wait(self._executor.create_task(begin)))
 
 
 def start(graph, **parameters):
@@ -208,9 +224,9 @@ def test_explain_of_the_unknown(graph, world):
 
 
 def test_pursue_acts_and_learns(graph, world):
-    start(graph)
+    pfc = start(graph)
     episodes = graph.listen(Episode, "episodes")
-    pursuer = Pursuer(graph)
+    pursuer = Pursuer(graph, pfc)
     context = dict_to_attributes({"floor": "dry"})
     done = pursuer.pursue("a", context=context)
     assert done.status == GoalStatus.STATUS_SUCCEEDED
@@ -233,7 +249,7 @@ def test_pursue_acts_and_learns(graph, world):
 
 def test_what_was_learnt_survives_a_restart(graph, world):
     pfc = start(graph)
-    pursuer = Pursuer(graph)
+    pursuer = Pursuer(graph, pfc)
     world.reward = -1.0
     assert pursuer.pursue("a").result.outcome == "failure"
     pursuer.client.destroy()
@@ -244,13 +260,13 @@ def test_what_was_learnt_survives_a_restart(graph, world):
 
 
 def test_a_cancel_reaches_the_robot(graph, world):
-    start(graph)
-    pursuer = Pursuer(graph)
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
     world.holding = True
     handle = pursuer.send("a")
     assert world.began.wait(DEADLINE_S)
-    wait(handle.cancel_goal_async())
-    done = wait(handle.get_result_async())
+    pursuer.finished(handle.cancel_goal_async)
+    done = pursuer.result(handle)
     assert world.cancelled.is_set()
     assert done.status == GoalStatus.STATUS_CANCELED
     assert done.result.error_code == ErrorCode.CANCELLED
@@ -261,10 +277,11 @@ def test_a_cancel_reaches_the_robot(graph, world):
 
 
 def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
-    start(graph)
-    pursuer = Pursuer(graph)
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
     world.holding = True
-    result = pursuer.send("a").get_result_async()
+    handle = pursuer.send("a")
+    result = wait(graph.tester.executor.create_task(handle.get_result_async))
     assert world.began.wait(DEADLINE_S)
     assert graph.change_state("pfc", Transition.TRANSITION_DEACTIVATE)
     done = wait(result)
@@ -278,22 +295,22 @@ def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
 
 
 def test_one_body_pursues_one_thing(graph, world):
-    start(graph)
-    pursuer = Pursuer(graph)
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
     world.holding = True
     first = pursuer.send("a")
     assert world.began.wait(DEADLINE_S)
     second = pursuer.pursue("b")
     assert second.result.error_code == ErrorCode.UNAVAILABLE
     assert "busy" in second.result.message
-    wait(first.cancel_goal_async())
-    wait(first.get_result_async())
+    pursuer.finished(first.cancel_goal_async)
+    pursuer.result(first)
     pursuer.client.destroy()
 
 
 def test_too_long_is_a_failure_that_is_learnt(graph, world):
-    start(graph, action_timeout_s=0.2)
-    pursuer = Pursuer(graph)
+    pfc = start(graph, action_timeout_s=0.2)
+    pursuer = Pursuer(graph, pfc)
     world.holding = True
     done = pursuer.pursue("a")
     assert (done.result.error_code, done.result.outcome) == (
@@ -310,7 +327,7 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     pfc = start(graph)
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
-    pursuer = Pursuer(graph)
+    pursuer = Pursuer(graph, pfc)
     pause = threading.Event()
     while pfc.level != ServiceLevel.EMERGENCY:
         pause.wait(0.01)
@@ -320,10 +337,10 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     pursuer.client.destroy()
 
 
-def test_without_a_robot_pursue_says_so(graph, world):
-    start(graph)
-    world.robot.destroy()
-    pursuer = Pursuer(graph)
+def test_without_a_robot_pursue_says_so(graph):
+    graph._run(World(robot=False))
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc, robot=False)
     done = pursuer.pursue("a")
     assert not done.result.success
     assert "execute" in done.result.message
