@@ -6,7 +6,7 @@ The questions to the ledger walk through all of it, so they are answered on a th
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from brainos_msgs.msg import Episode as EpisodeMsg
@@ -23,7 +23,7 @@ from brainos_msgs.srv import (
     WriteEpisodes,
 )
 
-from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.errors import BrainError
 from brainos_ros.ledger import heads, prove
 from brainos_ros.memory.audit import find_stream, statistics, verify_streams
 from brainos_ros.memory.episodes import EPISODIC, SKILL, WORKING, Episode
@@ -33,7 +33,6 @@ from brainos_ros.ros.conversions import (
     attributes_to_dict,
     dict_to_attributes,
     ns_to_time,
-    refuse,
     time_to_ns,
 )
 from brainos_ros.ros.lifecycle import BrainNode
@@ -103,33 +102,15 @@ class MemoryNode(BrainNode):
         self.door(Forget, "memory/forget", self._forget)
         self.door(GetMemoryStats, "memory/get_stats", self._get_stats)
         self.door(ListPatterns, "memory/list_patterns", self._list_patterns)
-        self._audit_door(VerifyAudit, "memory/verify_audit", self._verify_audit)
-        self._audit_door(GetAuditStats, "memory/get_audit_stats", self._get_audit_stats)
-        self._audit_door(Prove, "memory/prove", self._prove)
+        self.slow_door(VerifyAudit, "memory/verify_audit", self._verify_audit)
+        self.slow_door(GetAuditStats, "memory/get_audit_stats", self._get_audit_stats)
+        self.slow_door(Prove, "memory/prove", self._prove)
 
     def deactivate(self) -> None:
         self._gather_heads()
 
     def diagnose(self) -> Mapping[str, object]:
         return {"ledger_streams_seen": len(getattr(self, "_heads", {}))}
-
-    def _audit_door(self, srv_type: Any, name: str, handler: Callable[[Any, Any], Any]) -> None:
-        side = self.outgoing.node
-
-        def answer(request: Any, response: Any) -> Any:
-            response.success = True
-            try:
-                return handler(request, response)
-            except BrainError as error:
-                return refuse(srv_type.Response(), error)
-            except Exception as error:
-                self.note_failure(f"{name} failed: {error!r}")
-                internal = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
-                return refuse(srv_type.Response(), internal)
-
-        resolved = self.resolve_service_name(name)
-        service = side.create_service(srv_type, resolved, answer, qos_profile=qos.SERVICE)
-        self._owned(service, side.destroy_service)
 
     # ---------------------------------------------------------------- episodes
 

@@ -127,6 +127,23 @@ class BrainNode(LifecycleNode):
         It is answered with success unless the handler set the result fields itself or raised:
         a `BrainError` is a refusal with its code, anything else is INTERNAL.
         """
+        answer = self.answering(srv_type, name, handler)
+        self.create_service(srv_type, name, answer, qos_profile=qos.SERVICE)
+
+    def slow_door(self, srv_type: Any, name: str, handler: Callable[[Any, Any], Any]) -> None:
+        """A door for work of seconds: on the outgoing thread, so that the node works meanwhile.
+
+        Its handler runs beside the other callbacks, and cannot use `outgoing.call`.
+        """
+        side, resolved = self.outgoing.node, self.resolve_service_name(name)
+        answer = self.answering(srv_type, name, handler)
+        service = side.create_service(srv_type, resolved, answer, qos_profile=qos.SERVICE)
+        self._owned(service, side.destroy_service)
+
+    def answering(
+        self, srv_type: Any, name: str, handler: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
+        """A service callback that answers whatever `handler` does, as `door` describes."""
 
         def answer(request: Any, response: Any) -> Any:
             self._beat.outputs += 1
@@ -140,7 +157,7 @@ class BrainNode(LifecycleNode):
                 internal = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
                 return refuse(srv_type.Response(), internal)
 
-        self.create_service(srv_type, name, answer, qos_profile=qos.SERVICE)
+        return answer
 
     def every(self, period_s: float, work: Callable[[], None]) -> Timer:
         """Call `work` every `period_s` seconds on the steady clock."""

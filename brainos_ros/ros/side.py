@@ -7,9 +7,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, ShutdownException
 from rclpy.node import Node
 
-from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import qos
-from brainos_ros.ros.conversions import refuse
 from brainos_ros.ros.lifecycle import BrainNode
 
 
@@ -19,17 +17,6 @@ class Side:
     """
 
     def __init__(self, owner: BrainNode, srv_type: Any, name: str, handler: Any) -> None:
-        def answer(request: Any, response: Any) -> Any:
-            response.success = True
-            try:
-                return handler(request, response)
-            except BrainError as error:
-                return refuse(srv_type.Response(), error)
-            except Exception as error:
-                owner.note_failure(f"{name} failed: {error!r}")
-                inside = BrainError(f"{name} failed inside: {error!r}", ErrorCode.INTERNAL)
-                return refuse(srv_type.Response(), inside)
-
         self._owner, self._closing = owner, False
         self._node = Node(
             f"{owner.get_name()}_{name.rpartition('/')[2]}",
@@ -42,7 +29,7 @@ class Side:
         self._node.create_service(
             srv_type,
             owner.resolve_service_name(name),
-            answer,
+            owner.answering(srv_type, name, handler),
             qos_profile=qos.SERVICE,
             callback_group=ReentrantCallbackGroup(),
         )
