@@ -44,6 +44,7 @@ def main() -> int:
             Figure(f"{name}: crossings", "", n, n, f"ours >= {crossings}"),
             Figure(f"{name}: contacts by people faster than assumed", "",
                    among.contacts_of_runners, n),
+            Figure(f"{name}: people left out, who would appear beside it", "", among.left_out, n),
         ]
         if among.problems:
             print(f"{name}: held by {', '.join(sorted(among.problems))}")

@@ -48,6 +48,44 @@ def lead_in(track: Track, extent: Extent) -> Track:
                  np.vstack([start, track.places]))
 
 
+class Visitors:
+    """Recorded people, but for those who would appear within 4 m of the robot out of nowhere:
+    they are left out, and counted."""
+
+    def __init__(self, recorded: RecordedPeople) -> None:
+        self._recorded = recorded
+        self.capacity = recorded.capacity
+        self.left_out: set[int] = set()
+        self._known: set[int] = set()
+        self._keep = np.ones(len(recorded.ids), dtype=bool)
+
+    @property
+    def positions(self) -> Any:
+        """Where they are, (n, 2) [m]."""
+        return self._recorded.positions[self._keep]
+
+    @property
+    def velocities(self) -> Any:
+        """How they walk, (n, 2) [m/s]."""
+        return self._recorded.velocities[self._keep]
+
+    @property
+    def ids(self) -> Any:
+        """Who they are, (n,)."""
+        return self._recorded.ids[self._keep]
+
+    def advance(self, dt: float, robot: Any) -> None:
+        """Everybody walks on by `dt` seconds."""
+        self._recorded.advance(dt, robot)
+        ids = self._recorded.ids.tolist()
+        if set(ids) != self._known or len(self._keep) != len(ids):
+            for person, place in zip(ids, self._recorded.positions, strict=True):
+                if person not in self._known and math.dist(place, robot[:2]) < LEAD_IN_M:
+                    self.left_out.add(person)
+            self._known = set(ids)
+            self._keep = np.array([person not in self.left_out for person in ids], dtype=bool)
+
+
 class Nobody:
     """An empty hall."""
 
@@ -76,6 +114,7 @@ class Result:
     contacts_of_runners: int = 0
     nearest_m: float = math.inf
     stops: int = 0
+    left_out: int = 0
     problems: set[str] = field(default_factory=set)
 
     @property
@@ -104,7 +143,7 @@ class Loop:
         self.base = Base(**numbers)
         recorded = RecordedPeople(people_file, time_step_s, start_s, lead_in)
         self.simulation = Simulation(
-            recorded.layout, recorded if people else Nobody(), self.base, seed=seed)
+            recorded.layout, Visitors(recorded) if people else Nobody(), self.base, seed=seed)
         self.assumed = Assumed(
             robot.people["speed_mps"], robot.people["unrecognised_speed_mps"],
             robot.people["position_uncertainty_m"], robot.people["intrusion_m"])
@@ -129,6 +168,7 @@ class Loop:
             self.result.crossings += errand.outcome.outcome == "success"
             self.result.seconds += self.simulation.time_s - began
             self.result.metres += path.length_m if path else 0.0
+        self.result.left_out = len(getattr(self.simulation.people, "left_out", ()))
         return self.result
 
     def _tick(self, errand: Any) -> None:

@@ -293,7 +293,8 @@ class Desk:
             raise BrainError("disk full", ErrorCode.LEDGER_REFUSED)
         self.records.append((kind, body))
 
-    def refused(self, operator: str, token: str, causes: Any = (), asked: bool = False) -> ErrorCode:
+    def refused(self, operator: str, token: str, causes: Any = (),
+                asked: bool = False) -> ErrorCode:
         with pytest.raises(BrainError) as refusal:
             self.desk.reset(operator, token, causes, asked)
         assert self.latch.halted

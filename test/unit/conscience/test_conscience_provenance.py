@@ -101,8 +101,8 @@ def test_a_guard_that_cannot_say_whether_it_holds_denies(book: Book) -> None:
     assert book.circuit.evaluate("stop", {}, "pfc").level is Level.CRITICAL
 
 
-@pytest.mark.parametrize("context", [{"a": "x" * 4000 for a in range(9)}, {
-    f"k{n}": "x" * 4000 for n in range(9)}])
+@pytest.mark.parametrize("context", [
+    {"a": "x" * 4000}, {f"k{n}": "x" * 4000 for n in range(9)}])
 def test_inputs_too_long_for_the_ledger_are_denied(book: Book, context: dict[str, Any]) -> None:
     result = book.circuit.evaluate("aisle_1", context, "pfc")
     long = len(json.dumps(context)) > LONGEST_RECORD
