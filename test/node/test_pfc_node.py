@@ -40,8 +40,9 @@ class World(Node):
         self.create_service(
             Evaluate, "conscience/evaluate", self._evaluate, qos_profile=qos.SERVICE
         )
+        self.robot = None
         if robot:
-            ActionServer(
+            self.robot = ActionServer(
                 self,
                 Execute,
                 "execute",
@@ -49,6 +50,11 @@ class World(Node):
                 cancel_callback=self._cancel,
                 callback_group=ReentrantCallbackGroup(),
             )
+
+    def destroy_node(self):
+        if self.robot is not None:
+            self.robot.destroy()
+        super().destroy_node()
 
     def _evaluate(self, request, response):
         self.asked.append(request.action)
