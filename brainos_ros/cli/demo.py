@@ -117,7 +117,8 @@ def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subpro
 
 def _wait_until_ready(work: Work, brain: subprocess.Popen[bytes], home: Path) -> None:
     until = time.monotonic() + START_S
-    while not work.wait(work.ready, 0.2):
+    while not work.ready():
+        work.wait(lambda: False, 0.05)
         if brain.poll() is not None or time.monotonic() > until:
             log = (home / "brain.log").read_text(errors="replace").splitlines()[-15:]
             raise BrainError("the brain did not wake:\n" + "\n".join(log), ErrorCode.UNAVAILABLE)

@@ -31,6 +31,7 @@ from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
 from brainos_ros.ros.executor import Outgoing, make_executor, spin
 
+OBJECTIVE = "deliver"
 #: No rule allows it, so the conscience refuses it each time it looks best: default deny.
 CLOSED_WAY = "emergency_exit"
 #: A door of each role that changes nothing, to see when it answers again.
@@ -112,6 +113,7 @@ class Work:
         node.create_subscription(Heartbeat, "heartbeats", self._beat, qos.HEARTBEATS)
         node.create_subscription(Twist, "cmd_vel_raw", self._requested, qos.COMMAND)
         node.create_subscription(Twist, "cmd_vel", self._allowed, qos.COMMAND)
+        self._decide = self.outgoing.client(srv.Decide, "pfc/decide")
         self._pursue = ActionClient(node, Pursue, "pfc/pursue")
         self._stop = threading.Event()
         self._executor = make_executor(node)
@@ -125,6 +127,8 @@ class Work:
 
     def _decided(self, decision: Decision) -> None:
         facts = self.facts
+        if decision.objective != OBJECTIVE:
+            return
         facts.decisions += 1
         facts.decide_ms.append(decision.latency_ms)
         facts.last_decision = decision.reasoning
@@ -196,8 +200,14 @@ class Work:
     # ---------------------------------------------------------------- what is done
 
     def ready(self) -> bool:
-        """Whether the brain is up and the robot's truth flows."""
-        return self.facts.truth is not None and self._pursue.server_is_ready()
+        """Whether the robot's truth flows and the brain decides, its conscience included."""
+        if self.facts.truth is None or not self._pursue.server_is_ready():
+            return False
+        request = srv.Decide.Request(objective="wake up", options=[Option(name="wait")])
+        try:
+            return bool(self.outgoing.call(self._decide, request, 1.0).success)
+        except BrainError:
+            return False
 
     def begin(self) -> None:
         """Start to deliver."""
@@ -233,7 +243,7 @@ class Work:
         }
         ways[CLOSED_WAY] = math.dist(start, goal)
         request = Pursue.Goal(
-            objective="deliver",
+            objective=OBJECTIVE,
             options=[
                 Option(name=name, attributes=dict_to_attributes({"length_m": round(length, 2)}))
                 for name, length in ways.items()
