@@ -152,12 +152,17 @@ def settled(observer: Observer, brain: Brain, names: set[str]) -> bool:
 
 def holder(observer: Observer, brain: Brain, role: str) -> tuple[str, int]:
     """Name and pid of the process that acts in this role."""
-    now = time.monotonic()
-    for name, pid in brain.pids().items():
-        at, state = observer.beats.get((role, pid), (0.0, 0))
-        if now - at < 0.5 and state == ACTIVE:
-            return name, pid
-    raise RuntimeError(f"nobody acts as {role}")
+
+    def found() -> tuple[str, int] | None:
+        now = time.monotonic()
+        for name, pid in brain.pids().items():
+            at, state = observer.beats.get((role, pid), (0.0, 0))
+            if now - at < 0.5 and state == ACTIVE:
+                return name, pid
+        return None
+
+    acting: tuple[str, int] = wait_until(found)
+    return acting
 
 
 def fail(observer: Observer, brain: Brain, role: str, fault: signal.Signals) -> Trial:

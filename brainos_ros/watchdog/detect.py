@@ -6,7 +6,10 @@ from brainos_ros.robot_file import Beat
 
 SUSPICION = 1.6  # periods of silence
 HALF = 0.5  # a beat that is due is allowed half a period of jitter
-STARVED_LIMIT_S = 3.0  # even a starved machine does not excuse longer silence
+STARVED_LIMIT_S = 3.0  # even a starved process is not excused longer
+BUSY = 0.9  # somebody waits for a processor this share of the time: the machine is overloaded
+BUSY_LIMIT_S = 1.0  # an overloaded machine excuses silence of this length …
+BUSY_PERIODS = 8  # … and this many periods without output instead of two
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,20 @@ def starved(before: Usage, after: Usage, window_s: float) -> bool:
     wait in /proc/<pid>/task/*/schedstat) and got little. If the watcher itself was starved, what
     it did not hear proves nothing.
     """
-    ran = after.ran_s - before.ran_s
-    if after.state == "T" or ran >= 0.25 * window_s:
+    if at_work(before, after, window_s):
         return False
     if after.state == "D" and before.state == "D":
         return True
+    ran = after.ran_s - before.ran_s
     unserved = after.state == "R" and before.state == "R" and ran == 0.0
     waited = after.waited_s - before.waited_s
     watcher_waited = after.watcher_waited_s - before.watcher_waited_s
     return unserved or waited > 0.4 * window_s or watcher_waited > 0.4 * window_s
+
+
+def at_work(before: Usage, after: Usage, window_s: float) -> bool:
+    """True if a silent process is stopped or spins, for which no other load is an excuse."""
+    return after.state == "T" or after.ran_s - before.ran_s >= 0.25 * window_s
 
 
 class Heart:
@@ -80,16 +88,22 @@ class Heart:
         """True if the silence has used up what is allowed."""
         return now >= self._allowed_until
 
-    def verdict(self, now: float, usage: Usage | None) -> str | None:
-        """Called when due: the evidence if it failed, None if the machine is starved."""
+    def verdict(self, now: float, usage: Usage | None, pressure: float = 0.0) -> str | None:
+        """Called when due: the evidence if it failed, None if the machine is starved.
+
+        `pressure` is the share of time that somebody on this machine waits for a processor.
+        """
         if self.last is None:
             return f"no heartbeat within {now - self._started:.1f} s of its start"
         silence = now - self.last
         since, before = self._suspected or (now, None)
-        if before and usage and silence < STARVED_LIMIT_S and starved(before, usage, now - since):
-            self._suspected = (now, usage)
-            self._allowed_until = now + self._spec.period_s
-            return None
+        if before and usage:
+            busy = pressure > BUSY and not at_work(before, usage, now - since)
+            if (silence < STARVED_LIMIT_S and starved(before, usage, now - since)) or (
+                    silence < BUSY_LIMIT_S and busy):
+                self._suspected = (now, usage)
+                self._allowed_until = now + self._spec.period_s
+                return None
         missed = int(silence / self._spec.period_s)
         return f"no heartbeat for {silence * 1000:.0f} ms ({missed} missed){self._why(now, usage)}"
 
@@ -132,11 +146,12 @@ class Freshness:
     def allow_until(self, time: float) -> None:
         self._allowed_until = max(self._allowed_until, time)
 
-    def verdict(self, now: float) -> str | None:
-        """One sentence of evidence if it failed."""
+    def verdict(self, now: float, pressure: float = 0.0) -> str | None:
+        """One sentence of evidence if it failed; `pressure` as for `Heart.verdict`."""
         if self._wrong:
             return f"{self.topic}: {self._wrong}"
-        if now >= self._allowed_until:
+        busy = pressure > BUSY and now - self._last < BUSY_PERIODS * self._period
+        if now >= self._allowed_until and not busy:
             silence = (now - self._last) * 1000
             return f"{self.topic}: nothing for {silence:.0f} ms, {2000 * self._period:.0f} allowed"
         return None

@@ -55,6 +55,7 @@ class Keeper:
         self._poll = select.poll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wakeup, select.POLLIN)
+        self._pressure = processes.Pressure()
         self._finished = False
         self._saved: object = None
         self.started = time.monotonic()
@@ -96,7 +97,8 @@ class Keeper:
             self.changed.wait_for(lambda: self.supervisor.all_stopped, deadline_s)
             self._finished = True
             self.wake()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         os.close(self._wakeup)
 
     def wake(self) -> None:
@@ -143,6 +145,9 @@ class Keeper:
     def usage(self, host: str) -> Usage | None:
         return self._processes[host].usage()
 
+    def pressure(self) -> float:
+        return self._pressure.share()
+
     def change_state(self, node: str, transition: int) -> bool:
         return self._ports.change_state(node, transition)
 
@@ -167,6 +172,7 @@ class Keeper:
                 os.eventfd_read(self._wakeup)
             with self.lock:
                 now = self.ran_at = time.monotonic()
+                self._pressure.sample(now)
                 for name, process in list(self._processes.items()):
                     if process.pidfd in ready:
                         self._poll.unregister(process.pidfd)

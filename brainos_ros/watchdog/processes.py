@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,29 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     return None if stat[0] in "ZX" else int(stat[19])
+
+
+class Pressure:
+    """How short of processors the machine is (/proc/pressure/cpu, `some`)."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def sample(self, now: float) -> None:
+        try:
+            some = _read("/proc/pressure/cpu").split("\n")[0]
+            self._samples.append((now, int(some.rpartition("total=")[2]) / 1e6))
+        except (OSError, ValueError):
+            return  # this kernel does not count it
+        while self._samples[0][0] < now - 0.5:
+            self._samples.popleft()
+
+    def share(self) -> float:
+        """Of the last half second, the share in which somebody waited; 0 if unknown."""
+        if len(self._samples) < 2:
+            return 0.0
+        (began, before), (now, after) = self._samples[0], self._samples[-1]
+        return (after - before) / max(now - began, 1e-3)
 
 
 def boot_id() -> str:

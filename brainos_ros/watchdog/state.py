@@ -26,6 +26,9 @@ class World(Protocol):
     def usage(self, host: str) -> Usage | None:
         """What the process of a host has used; None if it is gone."""
 
+    def pressure(self) -> float:
+        """Share of the last half second in which somebody waited for a processor."""
+
     def change_state(self, node: str, transition: int) -> bool:
         """Ask for a transition; the answer comes to `Supervisor.answered`. False if the node's
         service is not to be seen yet."""

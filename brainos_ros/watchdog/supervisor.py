@@ -235,7 +235,7 @@ class Supervisor:
             if node.alive:
                 times.append(node.heart.deadline())
                 times += [freshness.deadline() for freshness in node.outputs.values()]
-        return max(now, min(times))
+        return max(now + 0.005, min(times))
 
     # ---------------------------------------------------------------- what it knows
 
@@ -339,12 +339,14 @@ class Supervisor:
         if heart.suspicious(now):
             heart.suspected(now, self._world.usage(node.host.name))
         if heart.due(now):
-            evidence = heart.verdict(now, self._world.usage(node.host.name))
+            evidence = heart.verdict(
+                now, self._world.usage(node.host.name), self._world.pressure())
         limit = self._limit_s(node)
         if not evidence and node.asked and now >= node.asked_at + limit:
             evidence = f"{VERB[node.asked]} not done within {limit:g} s"
         if not evidence and node.state == ACTIVE:
-            verdicts = (freshness.verdict(now) for freshness in node.outputs.values())
+            pressure = self._world.pressure()
+            verdicts = (out.verdict(now, pressure) for out in node.outputs.values())
             evidence = next((verdict for verdict in verdicts if verdict), None)
         if evidence:
             self._fail(node, evidence, now)

@@ -125,7 +125,7 @@ def test_a_level_never_rises_within_the_hold(steps: list[tuple[float, Level]]) -
             worse_at = now
 
 
-def silent(usages: list[Usage], until: float = 0.4) -> str | None:
+def silent(usages: list[Usage], until: float = 0.4, pressure: float = 0.0) -> str | None:
     """The verdict on a heart that beat at 0 and then fell silent."""
     heart = Heart(Beat(), 0.0)
     heart.beat(0.0)
@@ -135,7 +135,7 @@ def silent(usages: list[Usage], until: float = 0.4) -> str | None:
     assert heart.suspect
     assert not heart.due(0.3)
     assert heart.due(0.36)
-    return heart.verdict(until, usages[1])
+    return heart.verdict(until, usages[1], pressure)
 
 
 def test_what_a_silent_loop_is_found_to_do() -> None:
@@ -155,6 +155,19 @@ def test_a_starved_machine_is_no_excuse_for_ever() -> None:
         now, waited = now + 0.1, waited + 0.1
     assert now == pytest.approx(STARVED_LIMIT_S, abs=0.11)
     assert "missed" in evidence
+
+
+def test_an_overloaded_machine_earns_a_second_of_doubt() -> None:
+    idle = [Usage(1, 0, "S"), Usage(1, 0, "S")]
+    assert silent(idle, pressure=0.95) is None
+    assert silent(idle, pressure=0.5)
+    assert silent(idle, until=1.1, pressure=0.95)
+    assert silent([Usage(1, 0, "S"), Usage(1, 0, "T")], pressure=0.95)
+    fresh = Freshness("out", 0.1, 0.0)
+    fresh.message(5.0)
+    assert fresh.verdict(5.3, pressure=0.95) is None
+    assert fresh.verdict(5.3, pressure=0.5)
+    assert fresh.verdict(5.9, pressure=0.95)
 
 
 def test_a_starved_watcher_doubts_what_it_did_not_hear() -> None:

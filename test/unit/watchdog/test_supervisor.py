@@ -72,6 +72,9 @@ class World:
     def usage(self, host: str) -> Usage | None:
         return Usage(1.0, 0.0, "S")
 
+    def pressure(self) -> float:
+        return 0.0
+
     def change_state(self, node: str, transition: int) -> bool:
         process = self.processes[node]
         if self.now < process.boots_at:
