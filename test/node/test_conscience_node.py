@@ -10,15 +10,18 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from brainos_msgs import msg, srv  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
-from geometry_msgs.msg import Twist  # noqa: E402
+from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 
+from brainos_ros.conscience import adopted  # noqa: E402
 from brainos_ros.conscience.credentials import (  # noqa: E402
+    challenge,
     load_key,
     load_operators,
     reset_token,
     sign,
 )
 from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
+from brainos_ros.conscience.rules import parse  # noqa: E402
 from brainos_ros.errors import ErrorCode  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
 from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402
@@ -213,3 +216,58 @@ def test_deactivated_it_says_so_and_closes(graph: Any, keys: Path, world: World)
     assert not moving(world.commands.messages[-1])
     assert graph.change_state("conscience", 3)
     states.wait_for(lambda state: state.state == STATES.RUNNING)
+
+
+def test_stamped_commands_pass_with_a_stamp(graph: Any, keys: Path, world: World) -> None:
+    stamped = graph.listen(TwistStamped, "wheels", qos.HEARTBEATS)
+    asks = graph.publisher(TwistStamped, "asked", qos.COMMAND)
+    running(graph, enable_stamped_cmd_vel=True, cmd_vel_in_topic="asked",
+            cmd_vel_out_topic="wheels")
+    request = TwistStamped()
+    request.twist.linear.x = 0.02
+    asks.publish(request)
+    command = stamped.wait_for(lambda each: moving(each.twist))
+    assert command.header.stamp.sec > 0
+    assert evaluate(graph, "/wheels").action == "cmd_vel"
+    assert evaluate(graph, "asked").action == "cmd_vel"
+
+
+def test_rules_change_by_two_signatures_only(
+        graph: Any, keys: Path, world: World, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    shipped = adopted.rules_file("").read_bytes()
+    file.write_bytes(shipped)
+    states = running(graph, rules_file=str(file))
+    changed = shipped.replace(b"payload_kg <= 25.0", b"payload_kg <= 20.0")
+    file.write_bytes(changed)
+    fields = {"rules_version": parse(changed).version, "replaces": parse(shipped).version,
+              "epoch": challenge(graph.home)["epoch"]}
+    robot = load_operators(graph.home).robot
+    tokens = [sign(load_key(name, keys), "rules", robot, fields) for name in ("anna", "ben")]
+
+    def reload(*names: str) -> Any:
+        request = srv.ReloadRules.Request(operators=list(names), tokens=tokens[:len(names)])
+        return graph.call(srv.ReloadRules, "conscience/reload_rules", request)
+
+    assert reload("anna").error_code == ErrorCode.UNAUTHORISED
+    assert reload("anna", "anna").error_code == ErrorCode.UNAUTHORISED
+    load = {"payload_kg": 22.0, "person_distance_m": 5.0, "moving": False}
+    assert evaluate(graph, "pick", **load).approved
+    assert reload("anna", "ben").rules_version == parse(changed).version
+    assert not evaluate(graph, "pick", **load).approved
+    assert (graph.home / "conscience" / "rules.yaml").read_bytes() == changed
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    assert states.messages
+
+
+def test_a_tick_that_fails_sends_zero(graph: Any, keys: Path, world: World) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    node._gate.causes = None
+    world.commands.messages.clear()
+    world.commands.wait_for(lambda command: not moving(command))
+    assert graph.call(srv.Halt, "conscience/halt").success

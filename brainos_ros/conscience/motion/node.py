@@ -157,7 +157,11 @@ class GateSide(Side):
 
     def _step(self, now: float) -> None:
         self._last = now
-        tick = self._gate.tick(now)
+        try:
+            tick = self._gate.tick(now)
+        except Exception:
+            self._outlet.zero()
+            raise
         rests = tick.command == (0.0, 0.0)
         if not rests or not self._told or self._count % REST_TICKS == 0:
             self._outlet.send(*tick.command)
