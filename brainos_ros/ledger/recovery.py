@@ -16,7 +16,7 @@ from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
-from brainos_ros.ledger.merkle import Mountain, range_root, split
+from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain, range_root, split
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
@@ -123,13 +123,28 @@ def _enter(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:
     if header.first != newest.first:
         raise Damage(f"'{newest.path.name}' begins with record {header.first}")
     try:
-        walk = Walk(tiles.mountain(header.first), every_root=False)
+        before = segments[-2].first if len(segments) > 1 else 0
+        walk = Walk(_check_nodes(before, header.first, tiles), every_root=False)
         walk.begin(header, stream_id)
     except Damage:
         walk = rebuild_tiles(segments[:-1], stream_id, tiles)
         walk.every_root = False
         walk.begin(header, stream_id)
     return walk
+
+
+def _check_nodes(start: int, end: int, tiles: Tiles) -> Mountain:
+    """The mountain of `end` leaves, the stored nodes over those from `start` on re-computed.
+
+    A power cut may have taken nodes of the segment before the newest. Raises Damage.
+    """
+    mountain = tiles.mountain(start)
+    mountain.extend(split(tiles.run(0, start, end - start)))
+    for level, hashes in enumerate(mountain.take_fresh()):
+        first = end // TILE_WIDTH**level - len(hashes)
+        if tiles.stored(level, first, len(hashes)) != b"".join(hashes):
+            raise Damage(f"tiles/{level} is not what its leaves say")
+    return mountain
 
 
 def rebuild_tiles(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:

@@ -337,6 +337,7 @@ class Stream(Writer):
                 self.sync()
                 with self._paths_lock:
                     self._paths.commit(self.size)
+                self._roll_early()
                 wait = self._sign_when_due()
             except BrainError:
                 wait = CHECKPOINT_S
@@ -356,6 +357,7 @@ class Stream(Writer):
                 return
             try:
                 if not self._stopped:
+                    self.sync()
                     self._sign_if_possible()
                     self._tiles.sync()
                     disk.ftruncate(self._fd, self._offset)
@@ -367,14 +369,6 @@ class Stream(Writer):
                 self._release()
         if self._flusher.ident:
             self._flusher.join()
-
-    def _sign_if_possible(self) -> None:
-        self.sync()
-        try:
-            self.checkpoint()
-        except BrainError:
-            if self._stopped:
-                raise
 
     def _release(self) -> None:
         super()._release()

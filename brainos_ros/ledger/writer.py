@@ -5,6 +5,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from zlib import crc32
 
@@ -49,6 +50,7 @@ class Writer:
         self._checkpoints_end = 0
         self._checkpoint_due = 0.0
         self._dirty = False
+        self._tiles_due = False
         self._offsets: array[int] = array("I")
         self._backlog: list[tuple[int, list[list[bytes]], bytes]] = []
         self._salts: list[bytes] = []
@@ -281,27 +283,52 @@ class Writer:
         self._offset, self._capacity = frames.SEGMENT_HEADER_SIZE, capacity
 
     def _roll(self, needed: int) -> None:
-        """Seal the segment and begin the next, with room for a frame of `needed` bytes."""
-        with self._sync_lock, self._lock:
-            if self._offset + needed + frames.SEAL_SIZE <= self._capacity:
-                return
+        """Seal the segment and begin the next, unless a frame of `needed` bytes fits.
+
+        What takes the disk's time is done before and after others are kept from appending.
+        """
+        with self._sync_lock:
             self.sync()
-            old_fd, old_end = self._fd, self._offset
-            least = frames.SEGMENT_HEADER_SIZE + needed + frames.SEAL_SIZE
-            try:
-                self._tiles.sync()
-                self._begin_segment(max(self._segment_bytes, least))
-            except OSError as error:
-                raise BrainError(
-                    f"stream '{self.path.name}' could not begin a new segment: {error}",
-                    ErrorCode.LEDGER_REFUSED,
-                ) from error
-            try:
+            self._sync_tiles()
+            with self._lock:
+                if self._offset + needed + frames.SEAL_SIZE <= self._capacity:
+                    return
+                self.sync()
+                old_fd, old_end = self._fd, self._offset
+                least = frames.SEGMENT_HEADER_SIZE + needed + frames.SEAL_SIZE
+                try:
+                    self._begin_segment(max(self._segment_bytes, least))
+                except OSError as error:
+                    raise BrainError(
+                        f"stream '{self.path.name}' could not begin a new segment: {error}",
+                        ErrorCode.LEDGER_REFUSED,
+                    ) from error
+                self._tiles_due = True
+            with suppress(OSError):
                 disk.ftruncate(old_fd, old_end)
                 disk.close(old_fd)
-            except OSError:
-                pass
+            self._sign_if_possible()
+
+    def _roll_early(self) -> None:
+        """In the thread that syncs: begin the next segment before somebody has to wait for it."""
+        if self._offset > self._capacity // 8 * 7:
+            self._roll(self._capacity // 8)
+        self._sync_tiles()
+
+    def _sync_tiles(self) -> None:
+        """Make the stored nodes of sealed segments durable; opening checks the newest ones."""
+        with self._sync_lock, suppress(OSError):
+            if self._tiles_due and not self._stopped:
+                self._tiles.sync()
+                self._tiles_due = False
+
+    def _sign_if_possible(self) -> None:
+        """Sign the head; one that a full disk does not take is signed another time."""
+        try:
             self.checkpoint()
+        except BrainError:
+            if self._stopped:
+                raise
 
     def _continue(self, recovered: Recovered) -> None:
         """Go on where the recovered log ends."""
