@@ -28,6 +28,7 @@ setup(
         *tree("config"),
     ],
     install_requires=["setuptools"],
+    extras_require={"sim": ["mujoco", "pillow"], "test": ["pytest"]},
     zip_safe=True,
     maintainer="BrainOS developers",
     maintainer_email="brainos@users.noreply.github.com",
