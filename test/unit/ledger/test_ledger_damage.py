@@ -258,3 +258,19 @@ def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:
     assert len(checks) == len(set(checks)) == 15
     examine: Callable[[], object] = Doctor(whole).examine
     assert examine() == examine()
+
+
+def test_nodes_that_a_power_cut_took_are_computed_again(tmp_path: Path) -> None:
+    """Nodes are synced after a segment is begun: those of the one before may be missing."""
+    events(tmp_path, 60, segment_bytes=900)
+    segments = Layout(tmp_path / "pfc").segments()
+    leaves = tmp_path / "pfc/tiles/0"
+    data = bytearray(leaves.read_bytes())
+    data[32 * segments[-2].first : 32 * segments[-1].first] = bytes(
+        32 * (segments[-1].first - segments[-2].first)
+    )
+    leaves.write_bytes(data)
+    assert verdicts(tmp_path / "pfc") == {"leaf-count"}
+    with Stream.open(tmp_path, "pfc", segment_bytes=900) as stream:
+        stream.prove(segments[-2].first)
+    assert verdicts(tmp_path / "pfc") == set()

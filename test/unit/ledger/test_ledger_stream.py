@@ -11,6 +11,7 @@ import pytest
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger.kinds import CODES, EVENTS, NAMES, OPERATIONS
 from brainos_ros.ledger.layout import Layout
 
 SMALL = 4096
@@ -235,3 +236,8 @@ def test_puts_events_syncs_and_rolls_do_not_wait_for_each_other(tmp_path: Path) 
     report = verify(tmp_path / "memory")
     assert report.verified, report.problem
     assert report.records >= 301
+
+
+def test_no_two_kinds_share_a_code() -> None:
+    assert len(NAMES) == len(CODES) == len(OPERATIONS) + len(EVENTS)
+    assert max(OPERATIONS.values()) < 16 <= min(EVENTS.values())
