@@ -27,6 +27,7 @@ from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
 from brainos_ros.watchdog.notify import Notifier
 from brainos_ros.watchdog.sentences import sentence
+from brainos_ros.watchdog.state import assessment
 
 BEAT_S = 0.05
 SILENT_S = 0.15  # the keeper's loop stands so long: no heartbeat, no ping
@@ -195,7 +196,7 @@ class WatchdogNode(BrainNode):
         now = time.monotonic()
         with self._keeper.lock:
             supervisor = self._keeper.supervisor
-            current = supervisor.ladder.current or supervisor.assessment()
+            current = supervisor.ladder.current or assessment(supervisor.roles, True)
             found = report.nodes(supervisor, self._loads, now)
             response.lag_ms = supervisor.lag.worst_s(now) * 1000
         response.service_level = self._to_message(current)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from brainos_ros.robot_file import NodeSpec, Restart
 from brainos_ros.watchdog.detect import Freshness, Heart, Usage
+from brainos_ros.watchdog.level import Assessment, assess
 
 UNKNOWN, UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = 0, 1, 2, 3, 4  # lifecycle_msgs/State
 CONFIGURE, ACTIVATE = 1, 3  # lifecycle_msgs/Transition
@@ -84,3 +85,27 @@ class Role:
     down_since: float | None
     failed: bool = False  # down because of a failure, not because it is starting
     given_up: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Configured, active, its working loop alive and its output seen and sound."""
+        node = self.holder
+        return (
+            node.alive
+            and node.state == ACTIVE
+            and node.heart.last is not None
+            and all(freshness.seen for freshness in node.outputs.values())
+        )
+
+
+def assessment(roles: Mapping[str, Role], reachable: bool) -> Assessment:
+    """The level that the state of the roles calls for."""
+    given_up = [name for name, role in roles.items() if role.given_up]
+    working = [name for name, role in roles.items() if role.works]
+    return assess(
+        working,
+        [name for name in roles if name not in working and name not in given_up],
+        given_up,
+        [name for name, role in roles.items() if role.spec.essential],
+        reachable,
+    )

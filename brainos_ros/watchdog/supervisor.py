@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from brainos_ros.robot_file import NodeSpec, Restart
-from brainos_ros.watchdog import level as levels
 from brainos_ros.watchdog.detect import Freshness, Heart, Lag
+from brainos_ros.watchdog.level import Ladder
 from brainos_ros.watchdog.order import affected, start_order
 from brainos_ros.watchdog.restarts import History
 from brainos_ros.watchdog.state import (
@@ -30,6 +30,7 @@ from brainos_ros.watchdog.state import (
     Node,
     Role,
     World,
+    assessment,
 )
 
 RESEND_S = 0.5  # a request is sent again if two later beats still show the old state
@@ -62,7 +63,7 @@ class Supervisor:
         self.hosts: dict[str, Host] = {}
         self.nodes: dict[str, Node] = {}
         self.lag = Lag(now)
-        self.ladder = levels.Ladder(hold_s)
+        self.ladder = Ladder(hold_s)
         self.reachable = True
         for role in self._order:
             spec = specs[role]
@@ -210,7 +211,7 @@ class Supervisor:
                 if node.alive:
                     self._advance(node, now)
             self._welcome(now)
-            self.ladder.update(now, self.assessment())
+            self.ladder.update(now, assessment(self.roles, self.reachable))
         until = self._deadline(now)
         self.lag.expect(until)
         return until
@@ -236,29 +237,6 @@ class Supervisor:
                 times.append(node.heart.deadline())
                 times += [freshness.deadline() for freshness in node.outputs.values()]
         return max(now + 0.005, min(times))
-
-    # ---------------------------------------------------------------- what it knows
-
-    def works(self, role: Role) -> bool:
-        """Configured, active, its working loop alive and its output seen and sound."""
-        node = role.holder
-        return (
-            node.alive
-            and node.state == ACTIVE
-            and node.heart.last is not None
-            and all(freshness.seen for freshness in node.outputs.values())
-        )
-
-    def assessment(self) -> levels.Assessment:
-        given_up = [name for name, role in self.roles.items() if role.given_up]
-        working = [name for name, role in self.roles.items() if self.works(role)]
-        return levels.assess(
-            working,
-            [name for name in self.roles if name not in working and name not in given_up],
-            given_up,
-            [name for name, role in self.roles.items() if role.spec.essential],
-            self.reachable,
-        )
 
     # ---------------------------------------------------------------- how it starts and drives
 
@@ -324,7 +302,7 @@ class Supervisor:
         return (
             role.holder is node
             and not any(rival.may_act for rival in rivals)
-            and all(self.works(self.roles[needed]) for needed in node.spec.after)
+            and all(self.roles[needed].works for needed in node.spec.after)
         )
 
     def _limit_s(self, node: Node) -> float:
@@ -370,7 +348,7 @@ class Supervisor:
     def _welcome(self, now: float) -> None:
         """Note which roles work again."""
         for name, role in self.roles.items():
-            if not self.works(role):
+            if not role.works:
                 continue
             role.given_up = False
             self._history[role.holder.host.name].healthy(now)

@@ -74,16 +74,18 @@ def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path
 
 def test_processes_are_found_by_what_they_run(tmp_path: Path) -> None:
     environment = {**os.environ, "ROS_DOMAIN_ID": "99"}
-    mark = f"{SLEEPER[-1]} {tmp_path}"
+    mark = f"print(flush=True); {SLEEPER[-1]} {tmp_path}"
     arguments = [*SLEEPER[:-1], mark, "--ros-args", "-r", "__ns:=/r1"]
-    child = subprocess.Popen(arguments, env=environment)
+    child = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE)
     try:
+        assert child.stdout
+        child.stdout.readline()  # now it surely runs what it was given
         assert list(processes.running((mark,), "memory", "/r1", "99")) == [child.pid]
         assert not list(processes.running((mark,), "memory", "/", "99"))
         assert not list(processes.running((mark,), "memory", "/r1", "98"))
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 class Ports:

@@ -148,7 +148,7 @@ class World:
         return [body for _, kind, body in self.events if kind == wanted]
 
     def works(self, *roles: str) -> bool:
-        return all(self.supervisor.works(self.supervisor.roles[role]) for role in roles)
+        return all(self.supervisor.roles[role].works for role in roles)
 
     @property
     def level(self) -> Level:
