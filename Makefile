@@ -24,5 +24,9 @@ lint: setup ## ruff, mypy --strict on the plain-Python rooms
 bench: setup ## every benchmark, or NAME=decide, events, bringup, ledger, ...
 	@. scripts/env.sh && exec python benchmark/run.py $(NAME)
 
+chaos: setup ## random faults in a whole brain for MINUTES=5 from SEED=1; REPORT=file.json
+	@. scripts/env.sh && exec python benchmark/chaos.py $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report "$(REPORT)")
+
 clean: ## remove everything that was built
 	rm -rf .venv build install log .mypy_cache .pytest_cache .ruff_cache .hypothesis
