@@ -28,5 +28,8 @@ chaos: setup ## random faults in a whole brain for MINUTES=5 from SEED=1; REPORT
 	@. scripts/env.sh && exec python benchmark/chaos.py $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report "$(REPORT)")
 
+soak: setup ## a brain on a starved machine for MINUTES=10
+	@. scripts/env.sh && exec python benchmark/soak.py $(if $(MINUTES),--minutes $(MINUTES))
+
 clean: ## remove everything that was built
 	rm -rf .venv build install log .mypy_cache .pytest_cache .ruff_cache .hypothesis
