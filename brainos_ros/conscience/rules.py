@@ -26,7 +26,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 FORMAT = "brainos-rules/1"
 LONGEST_TEXT = 4096
 LONGEST_LIST = 256
-TIME_LIMIT_S = 0.05
+TIME_LIMIT_S = 0.5
 _SAMPLES = 2048
 _PLANS = 1024
 _ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
@@ -164,7 +164,7 @@ class RuleSet:
         Every input is checked before any rule runs: a missing, unknown, infinite or wrongly
         typed one is refused and named.
         """
-        started = time.thread_time()
+        started = time.monotonic()
         try:
             plan = self._plan(action)
             if not plan.rules:
@@ -175,7 +175,7 @@ class RuleSet:
             verdict = _decide(plan.rules, values, action)
         except Exception as error:
             return Verdict(Level.CRITICAL, f"The rules could not be evaluated: {_short(error)}.")
-        if time.thread_time() - started > TIME_LIMIT_S:
+        if time.monotonic() - started > TIME_LIMIT_S:
             return Verdict(Level.CRITICAL, "The rules took too long.", verdict.rules)
         return verdict
 

@@ -139,6 +139,8 @@ def main(module: str, *tests: str) -> int:
             dead += 1
         else:
             print(f"{module}:{line}: {was}  ->  {became}", flush=True)
+        if count % 25 == 0:
+            print(f"{dead} of {count} so far", file=sys.stderr, flush=True)
     print(f"{module}: {dead} of {count} killed, {100 * dead / count:.1f} %")
     return 0
 

@@ -180,6 +180,19 @@ def test_whatever_is_wrong_stops_it_and_is_named(bench: Bench, breaks: Breaks, c
     assert bench.gate.tick(bench.now).causes == tick.causes
 
 
+@pytest.mark.parametrize("spoil", [
+    lambda b: b.gate.odometry(b.now, -7, "odom", math.nan, 0, 0, 0, 0),
+    lambda b: b.gate.people(b.now, -7, "odom", [(math.nan, 0, 0.2)]),
+    lambda b: b.gate.people(b.now, -7, "map", []),
+    lambda b: b.gate.scan(b.now, -7, array("f", [5.0]), 0, 0.1, 0.0, 9.0)])
+def test_a_good_message_ends_what_a_bad_one_began(bench: Bench, spoil: Breaks) -> None:
+    bench.run(1.0)
+    spoil(bench)
+    bench.gate.request(bench.now, 0.5, 0.0, AXES)
+    assert bench.gate.tick(bench.now).causes
+    assert bench.run().causes == ()
+
+
 def test_only_the_halt_is_not_a_protective_stop(bench: Bench) -> None:
     bench.gate.halted = lambda: "a test"
     assert bench.run(0.1).causes == ("halted: a test",)

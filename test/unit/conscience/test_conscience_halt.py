@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,39 @@ def test_a_directory_that_cannot_be_synced_leaves_it_halted(
         latch.arm("anna", latch.generation)
     assert latch.halted
     assert Latch(tmp_path, ROBOT).halted
+
+
+def test_file_and_directory_are_on_disk_before_it_counts(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[bool, int, bool]] = []
+    real = halt_module.os.fsync
+
+    def watched(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        directory = stat.S_ISDIR(found.st_mode)
+        armed = (tmp_path / "armed").exists()
+        synced.append((directory, 0 if directory else found.st_size, armed))
+        real(descriptor)
+
+    monkeypatch.setattr(halt_module.os, "fsync", watched)
+    latch = Latch(tmp_path, ROBOT)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    latch.arm("anna", latch.generation)
+    size = (tmp_path / "armed").stat().st_size
+    assert synced == [(False, size, False), (True, 0, True)]
+    latch.halt("button")
+    assert latch.forget_armed() == ""
+    assert synced[2:] == [(True, 0, False)]
+    assert latch.forget_armed() == ""
+    assert len(synced) == 3
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+def test_a_file_may_be_for_its_owner_alone(tmp_path: Path) -> None:
+    halt_module.write_durably(tmp_path / "key", b"x", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    halt_module.write_durably(tmp_path / "key", b"y")
+    assert (tmp_path / "key").read_bytes() == b"y"
 
 
 class Wheels:
