@@ -80,6 +80,13 @@ class Circuit:
             result.latency_ms = (self._clock() - started) * 1e3
             return self._recorded(result, hold)
 
+    def refuse(self, action: str, requester: str, problem: str) -> Evaluation:
+        """The verdict on a proposal that cannot even be read: denied, and recorded."""
+        with self._lock:
+            return self._recorded(Evaluation(
+                str(uuid.uuid4()), self._wall(), action[:80], requester[:LONGEST_REQUESTER],
+                Level.CRITICAL, False, f"Not evaluated: {problem}.", (), self.rules.version), "")
+
     def redeem(self, approval_id: str, action: str, context: Mapping[str, Any],
                requester: str) -> Evaluation:
         """Uses an approval, once, for the very action it was given for, judged again now.

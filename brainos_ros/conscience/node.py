@@ -27,7 +27,12 @@ from brainos_ros.conscience.rules import read
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
 from brainos_ros.errors import BrainError
 from brainos_ros.ros import qos
-from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes, s_to_time
+from brainos_ros.ros.conversions import (
+    attributes_to_dict,
+    dict_to_attributes,
+    refuse,
+    s_to_time,
+)
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -192,7 +197,11 @@ class ConscienceNode(BrainNode):
         return response
 
     def _evaluate(self, request: Any, response: Any) -> Any:
-        context = attributes_to_dict(request.context, "context")
+        try:
+            context = attributes_to_dict(request.context, "context")
+        except BrainError as error:
+            refused = self._circuit.refuse(request.action, request.requester, str(error))
+            return refuse(self._answer(refused, response), error)
         result = self._circuit.evaluate(request.action, context, request.requester)
         return self._answer(result, response)
 

@@ -174,6 +174,21 @@ def test_evaluate_answers_as_the_safety_contract_has_it(graph: Any, keys: Path) 
     told.wait_for(lambda each: each.evaluation_id == unknown.evaluation_id)
 
 
+def test_a_malformed_context_is_refused_named_and_recorded(graph: Any, keys: Path) -> None:
+    graph.start(ConscienceNode, **FAST_BASE)
+    told = graph.listen(msg.SafetyEvaluation, "conscience/evaluations")
+    twice = dict_to_attributes({"a": 1}) * 2
+    reply = graph.call(srv.Evaluate, "conscience/evaluate", srv.Evaluate.Request(
+        action="aisle_1", context=twice))
+    assert (reply.success, reply.error_code) == (False, ErrorCode.INVALID_ARGUMENT)
+    assert "repeated" in reply.message
+    assert (reply.evaluation.approved, reply.evaluation.safety_level) == (False, 3)
+    told.wait_for(lambda each: each.evaluation_id == reply.evaluation.evaluation_id)
+    redeem = graph.call(srv.Redeem, "conscience/redeem", srv.Redeem.Request(
+        action="aisle_1", context=twice))
+    assert (redeem.success, redeem.evaluation.approved) == (False, False)
+
+
 def test_an_approval_is_given_and_used_once(graph: Any, keys: Path) -> None:
     graph.start(ConscienceNode, **FAST_BASE)
     context = {"zone": "public", "battery_percent": 80.0, "charging": False}

@@ -166,6 +166,7 @@ def write_history(home: Path) -> Book:
         book.circuit.evaluate("go_to", {**TRIP, "battery_percent": math.nan}, "pfc")
         book.circuit.evaluate("aisle_1", {"n": 1, "x": 1.0, "bytes": b"\x00"}, "pfc")
         book.circuit.evaluate("no name", {}, "pfc")
+        assert not book.circuit.refuse("stop", "pfc", "a key is repeated").approved
         book.hold = "halted: button"
         book.circuit.evaluate("stop", {}, "pfc")
         book.hold = ""
@@ -178,7 +179,7 @@ def write_history(home: Path) -> Book:
 def test_a_replay_gives_the_same_verdicts(tmp_path: Path) -> None:
     write_history(tmp_path)
     report = replay(stream.events(tmp_path))
-    assert (report.verdicts, report.unknown, report.coalesced) == (9, 0, 4)
+    assert (report.verdicts, report.unknown, report.coalesced) == (10, 0, 4)
     assert report.differences == ()
 
 
