@@ -116,6 +116,7 @@ def test_each_step_of_arming_that_fails_leaves_it_halted(
     with pytest.raises(BrainError, match="No space left") as refusal:
         latch.arm("anna", latch.generation)
     monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
     assert refusal.value.code == ErrorCode.LEDGER_REFUSED
     assert latch.halted
     assert Latch(tmp_path, ROBOT).halted
