@@ -25,7 +25,7 @@ unlink = os.unlink
 mkdir = os.mkdir
 
 
-def write_all(fd: int, data: bytes, offset: int) -> None:
+def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
     """Write all of `data` at `offset`, going on after a short write. Raises OSError."""
     written = pwrite(fd, data, offset)
     while written < len(data):

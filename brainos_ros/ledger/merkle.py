@@ -51,13 +51,14 @@ class Mountain:
     """A growing tree: `add` leaf hashes, ask for the `root`.
 
     `edge[level]` holds the hashes of the complete subtrees of 16**level leaves that do not fill
-    a tile of 16 yet; `fresh[level]` collects every hash made since `take_fresh`.
+    a tile of 16 yet; `fresh[level]` collects every hash made since `take_fresh`,
+    one after the other.
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.edge: list[list[bytes]] = [[]]
-        self.fresh: list[list[bytes]] = [[]]
+        self.fresh: list[bytearray] = [bytearray()]
 
     @classmethod
     def load(cls, size: int, run: Run) -> "Mountain":
@@ -71,13 +72,13 @@ class Mountain:
             mountain.edge.append(split(run(level, start, count - start)))
             count //= TILE_WIDTH
             level += 1
-        mountain.fresh = [[] for _ in mountain.edge]
+        mountain.fresh = [bytearray() for _ in mountain.edge]
         return mountain
 
     def add(self, leaf: bytes) -> None:
         """Append one leaf hash."""
         self.size += 1
-        self.fresh[0].append(leaf)
+        self.fresh[0] += leaf
         edge = self.edge[0]
         edge.append(leaf)
         if len(edge) == TILE_WIDTH:
@@ -86,7 +87,7 @@ class Mountain:
     def extend(self, leaves: list[bytes]) -> None:
         """Append leaf hashes; the same as `add` for each."""
         self.size += len(leaves)
-        self.fresh[0] += leaves
+        self.fresh[0] += b"".join(leaves)
         edge = self.edge[0]
         start = TILE_WIDTH - len(edge)
         edge += leaves[:start]
@@ -107,9 +108,9 @@ class Mountain:
             level += 1
             if level == len(self.edge):
                 self.edge.append([])
-                self.fresh.append([])
+                self.fresh.append(bytearray())
             self.edge[level].append(node)
-            self.fresh[level].append(node)
+            self.fresh[level] += node
 
     def peaks(self) -> list[bytes]:
         """The roots of the complete subtrees, largest first."""
@@ -126,10 +127,10 @@ class Mountain:
         """The Merkle Tree Hash of all leaves so far."""
         return bag(self.peaks())
 
-    def take_fresh(self) -> list[list[bytes]]:
-        """The hashes made since the last call, per level."""
+    def take_fresh(self) -> list[bytearray]:
+        """The hashes made since the last call, per level, one after the other."""
         fresh = self.fresh
-        self.fresh = [[] for _ in self.edge]
+        self.fresh = [bytearray() for _ in self.edge]
         return fresh
 
 

@@ -16,7 +16,7 @@ from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
-from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain, range_root, split
+from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root, split
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
@@ -141,8 +141,8 @@ def _check_nodes(start: int, end: int, tiles: Tiles) -> Mountain:
     mountain = tiles.mountain(start)
     mountain.extend(split(tiles.run(0, start, end - start)))
     for level, hashes in enumerate(mountain.take_fresh()):
-        first = end // TILE_WIDTH**level - len(hashes)
-        if tiles.stored(level, first, len(hashes)) != b"".join(hashes):
+        count = len(hashes) // HASH_SIZE
+        if tiles.stored(level, end // TILE_WIDTH**level - count, count) != hashes:
             raise Damage(f"tiles/{level} is not what its leaves say")
     return mountain
 
@@ -154,7 +154,7 @@ def rebuild_tiles(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -
         walk_segment(segment, walk, stream_id, tiles)
         fresh, offsets = walk.mountain.take_fresh(), pack_offsets(walk.offsets)
         if segment.suffix == PRUNED:
-            fresh[0] = []
+            fresh[0].clear()
         tiles.extend(walk.mountain.size, fresh, offsets)
     return walk
 

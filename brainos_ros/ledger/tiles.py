@@ -67,12 +67,12 @@ class Tiles:
             return b""
         return os.pread(self._offsets, 4 * (end - start), 4 * start)
 
-    def extend(self, size: int, fresh: list[list[bytes]], offsets: bytes) -> None:
+    def extend(self, size: int, fresh: list[bytearray], offsets: bytes) -> None:
         """Store the nodes and offsets made since the last call; the tree now has `size` leaves."""
         for level, hashes in enumerate(fresh):
             if hashes:
-                start = (size // TILE_WIDTH**level - len(hashes)) * HASH_SIZE
-                disk.write_all(self._level(level), b"".join(hashes), start)
+                start = size // TILE_WIDTH**level * HASH_SIZE - len(hashes)
+                disk.write_all(self._level(level), hashes, start)
         if offsets:
             disk.write_all(self._offsets, offsets, 4 * size - len(offsets))
 

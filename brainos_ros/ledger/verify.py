@@ -11,7 +11,7 @@ from brainos_ros.ledger import frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
 from brainos_ros.ledger.log import read_header
-from brainos_ros.ledger.merkle import TILE_WIDTH, Mountain, range_root
+from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import walk_segment
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
@@ -210,8 +210,9 @@ class Audit:
         if not self._derived or segment.suffix == PRUNED:
             return
         for level, hashes in enumerate(fresh):
-            start = self.size // TILE_WIDTH**level - len(hashes)
-            if not b"".join(hashes).startswith(tiles.stored(level, start, len(hashes))):
+            count = len(hashes) // HASH_SIZE
+            start = self.size // TILE_WIDTH**level - count
+            if not hashes.startswith(tiles.stored(level, start, count)):
                 self.stale.append(f"tiles/{level}")
         if not offsets.startswith(tiles.stored_offsets(self.size - len(offsets) // 4, self.size)):
             self.stale.append("offsets")

@@ -52,7 +52,7 @@ class Writer:
         self._dirty = False
         self._tiles_due = False
         self._offsets: array[int] = array("I")
-        self._backlog: list[tuple[int, list[list[bytes]], bytes]] = []
+        self._backlog: list[tuple[int, list[bytearray], bytes]] = []
         self._salts: list[bytes] = []
         self._tiles = Tiles(layout, writable=True)
 

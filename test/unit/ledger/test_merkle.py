@@ -72,8 +72,8 @@ class Store:
         for leaf in leaves:
             self.mountain.add(leaf_hash(leaf))
         for level, hashes in enumerate(self.mountain.take_fresh()):
-            self.levels.append(bytearray(b"".join(hashes)))
-            assert len(hashes) == len(leaves) // TILE_WIDTH**level
+            self.levels.append(hashes)
+            assert len(hashes) == len(leaves) // TILE_WIDTH**level * HASH_SIZE
 
     def run(self, level: int, start: int, count: int) -> bytes:
         if not count:
