@@ -1,7 +1,8 @@
 """Plays a CARMEN log on the topics of a robot, as fast as `rate` says.
 
-Publishes `scan` (front laser, frame `lidar_link`), `scan_rear` (if the log has one), `odom`, and
-`/clock` where asked. Messages carry the time of playing, or the log's own time with `/clock`.
+Publishes `scan` (front laser, frame `lidar_link`), `scan_rear` (if the log has one), `odom`, an
+episode for each leg that was driven, and `/clock` where asked. Messages carry the time of playing,
+or the log's own time with `/clock`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from brainos_msgs.msg import Episode
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -19,9 +21,10 @@ from sensor_msgs.msg import LaserScan
 
 from brainos_ros.errors import BrainError
 from brainos_ros.robots import carmen
+from brainos_ros.robots.legs import Leg, Legs
 from brainos_ros.robots.messages import Transforms, odometry_message, scan_message
 from brainos_ros.ros import qos
-from brainos_ros.ros.conversions import s_to_time
+from brainos_ros.ros.conversions import dict_to_attributes, s_to_time
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter, Parameters
 
@@ -65,6 +68,8 @@ class LogPlayerNode(Node):
                 (True, f"{settings['scan_topic']}_rear"),
             )
         }
+        self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
+        self._legs = Legs()
         self._log_clock = (
             self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
             if settings["publish_clock"]
@@ -109,7 +114,7 @@ class LogPlayerNode(Node):
         if self._next < len(rows):
             return
         if self._loop:
-            self._next, self._begin = 0, time.monotonic()
+            self._next, self._begin, self._legs = 0, time.monotonic(), Legs()
         else:
             self.ended = True
             self._timer.cancel()
@@ -124,6 +129,8 @@ class LogPlayerNode(Node):
             message = odometry_message(row.pose, row.linear_mps, 0.0, row.angular_radps, stamp)
             self._odom.publish(message)
             self._transforms.send(message)
+            if leg := self._legs.feed(row):
+                self._episodes.publish(_episode(leg))
             return
         if not self._has_odometry:
             self._odom.publish(odometry_message(row.pose, 0.0, 0.0, 0.0, stamp))
@@ -143,6 +150,20 @@ class LogPlayerNode(Node):
     def end(self) -> None:
         """Stop playing."""
         self.destroy_node()
+
+
+def _episode(leg: Leg) -> Episode:
+    """A leg as it was lived: it paid as far as it led somewhere."""
+    (x, y, _), (end_x, end_y, _) = leg.begin, leg.end
+    facts = {"distance_m": leg.distance_m, "duration_s": leg.duration_s}
+    return Episode(
+        objective="drive",
+        action="drive" if leg.distance_m > 0.1 else "turn",
+        context=dict_to_attributes({"x": x, "y": y}),
+        outcome="success",
+        reward=leg.straightness,
+        metadata=dict_to_attributes({**facts, "end_x": end_x, "end_y": end_y}),
+    )
 
 
 def _number(text: str) -> float:
