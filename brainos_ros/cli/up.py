@@ -6,6 +6,7 @@ whoever runs `brainos up` next.
 """
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -81,9 +82,10 @@ def _claim(home: Path) -> IO[str]:
         lock.seek(0)
         raise BrainError(f"a brain is up in {home} already (pid {lock.read() or 'unknown'}); "
                          "stop it, or give another --home", ErrorCode.ALREADY_EXISTS) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with contextlib.suppress(OSError):  # a full disk: then nobody learns the pid
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 
@@ -185,7 +187,7 @@ class Upkeep:
             if how is None:
                 return _end(watchdog, STOP_S) and 1
             lived = time.monotonic() - started
-            if watchdog.returncode == REFUSED:
+            if watchdog.returncode == REFUSED and not self._ready:
                 return REFUSED
             self._say(f"the watchdog {how}; starting it again, the nodes keep running")
 

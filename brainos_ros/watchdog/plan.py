@@ -46,9 +46,17 @@ def parameters(robot: Robot, home: Path, use_sim_time: bool, composed: bool) -> 
 
 
 def write_parameters(path: Path, content: Mapping[str, Any]) -> None:
-    """Raises OSError if the file cannot be written."""
+    """Replace the file, unless it says so already: a watchdog must come back on a full disk.
+
+    Raises OSError if the file cannot be written.
+    """
+    text = yaml.safe_dump(dict(content), sort_keys=False)
+    if path.is_file() and path.read_text() == text:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def commands(

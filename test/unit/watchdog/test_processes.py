@@ -183,6 +183,10 @@ def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
     robot = robot_file.Robot("test", Path("t"), {"max_speed_mps": 1.0}, {"speed_mps": 2.5},
                              {"scan": "scan"}, nodes)
     content = plan.parameters(robot, tmp_path, False, composed=False)
+    plan.write_parameters(tmp_path / "p.yaml", content)
+    written = (tmp_path / "p.yaml").stat().st_mtime_ns
+    plan.write_parameters(tmp_path / "p.yaml", content)
+    assert (tmp_path / "p.yaml").stat().st_mtime_ns == written, "nothing new, nothing written"
     assert content["/**"]["ros__parameters"]["scan_topic"] == "scan"
     assert content["/**/memory_standby"]["ros__parameters"]["a"] == 1
     commands = plan.commands(robot, tmp_path / "p.yaml", passed, composed=False)
