@@ -271,16 +271,22 @@ class Gate:
 
     def _scaled(self, wanted: Command, limit: float) -> Command:
         """Along the same curve, |v| + |w| r at the limit [m/s] or below."""
-        linear, angular = wanted
-        total = abs(linear) + abs(angular) * self.base.footprint_radius_m
-        return wanted if total <= limit else (linear * limit / total, angular * limit / total)
+        rim = self._rim(wanted)
+        return wanted if rim <= limit else (wanted[0] * limit / rim, wanted[1] * limit / rim)
+
+    def _rim(self, command: Command) -> float:
+        return abs(command[0]) + abs(command[1]) * self.base.footprint_radius_m
 
     def _clear(self, scan: Scan, wanted: Command, reaction: float) -> tuple[Command, float, float]:
         """(command, its limit [m/s], way ahead [m]) among things that stand still.
 
         What could only creep along its curve turns on the spot instead, so that a base in front
-        of a wall gets away from it.
+        of a wall gets away from it. No way ahead is shorter than the distance to the nearest
+        return: where that is enough, no curve needs to be worked out.
         """
+        limit = speed_limit(scan.nearest_m, 0.0, reaction, self.base, self.assumed)
+        if self._rim(wanted) <= limit:
+            return wanted, limit, scan.nearest_m
         way = path_separation(scan, *wanted, self.base.footprint_radius_m)
         limit = speed_limit(way, 0.0, reaction, self.base, self.assumed)
         if limit < CREEP_MPS and wanted[1]:

@@ -143,7 +143,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
+    """What is asked about one action; `together` gives all rules' answers as one list."""
+
     rules: tuple[Rule, ...]
+    together: cel.Program
     inputs: dict[str, Input]
     extra_ignored: bool
 
@@ -172,7 +175,7 @@ class RuleSet:
             values, problem = _checked(plan, context)
             if problem:
                 return Verdict(Level.CRITICAL, problem)
-            verdict = _decide(plan.rules, values, action)
+            verdict = _decide(plan, values, action)
         except Exception as error:
             return Verdict(Level.CRITICAL, f"The rules could not be evaluated: {_short(error)}.")
         if time.monotonic() - started > TIME_LIMIT_S:
@@ -186,6 +189,7 @@ class RuleSet:
             names = sorted({name for rule in rules for name in rule.inputs})
             plan = _Plan(
                 rules,
+                cel.compile("[" + ",".join(f"(\n{rule.when}\n)" for rule in rules) + "]"),
                 {name: self.inputs[name] for name in names},
                 any(rule.extra_ignored for rule in rules),
             )
@@ -215,21 +219,30 @@ def _checked(plan: _Plan, context: Mapping[str, Any]) -> tuple[dict[str, Any], s
     return values, ""
 
 
-def _decide(rules: Iterable[Rule], values: dict[str, Any], action: str) -> Verdict:
-    fired: list[Rule] = []
+def _decide(plan: _Plan, values: dict[str, Any], action: str) -> Verdict:
+    try:
+        answers = plan.together.execute(values)
+    except Exception:
+        answers = [None]
+    if not all(answer is True or answer is False for answer in answers):
+        return _culprit(plan.rules, values)
+    fired = [rule for rule, answer in zip(plan.rules, answers, strict=True) if answer]
+    if not fired:
+        return Verdict(Level.CRITICAL, f"No rule allows the action `{action}` as it is.")
+    worst = max(fired, key=lambda rule: rule.level)
+    return Verdict(worst.level, worst.reason, tuple(rule.id for rule in fired))
+
+
+def _culprit(rules: Iterable[Rule], values: dict[str, Any]) -> Verdict:
+    """Which rule it was that failed."""
     for rule in rules:
         try:
             answer = rule.program.execute(values)
         except Exception as error:
             return Verdict(Level.CRITICAL, f"Rule {rule.id} failed: {_short(error)}.", (rule.id,))
-        if answer is True:
-            fired.append(rule)
-        elif answer is not False:
+        if not isinstance(answer, bool):
             return Verdict(Level.CRITICAL, f"Rule {rule.id} gave no yes or no.", (rule.id,))
-    if not fired:
-        return Verdict(Level.CRITICAL, f"No rule allows the action `{action}` as it is.")
-    worst = max(fired, key=lambda rule: rule.level)
-    return Verdict(worst.level, worst.reason, tuple(rule.id for rule in fired))
+    return Verdict(Level.CRITICAL, "The rules failed together, though none does alone.")
 
 
 def _harmless(value: Any) -> bool:

@@ -23,7 +23,7 @@ from brainos_ros.ros.lifecycle import BrainNode
 
 LOOK_TICKS = 10
 REST_TICKS = 5
-FLOOD_S = 0.001
+MOST_PER_PERIOD = 100
 
 
 def _stamp(header: Any) -> int:
@@ -78,7 +78,7 @@ class GateSide(Side):
         self._commands = node.create_publisher(kind, out, qos.COMMAND)
         self._ticks = node.create_publisher(
             msg.GateTick, owner.resolve_topic_name("conscience/gate"), qos.SENSOR)
-        self._kind, self._told, self._count, self._last = kind, True, 0, -math.inf
+        self._kind, self._told, self._count, self._asked = kind, True, 0, 0
         self._watched = False
 
         def publish(linear: float, angular: float) -> None:
@@ -110,7 +110,8 @@ class GateSide(Side):
     def _on_twist(self, twist: Twist) -> None:
         now, linear, angular = time.monotonic(), twist.linear, twist.angular
         self._gate.request(now, linear.x, angular.z, (linear.y, linear.z, angular.x, angular.y))
-        if now - self._last >= FLOOD_S:
+        self._asked += 1
+        if self._asked <= MOST_PER_PERIOD:
             self._step(now)
 
     def _on_scan(self, scan: LaserScan) -> None:
@@ -137,6 +138,7 @@ class GateSide(Side):
 
     def _on_timer(self) -> None:
         now = time.monotonic()
+        self._asked = 0
         self._count += 1
         if self._count % LOOK_TICKS == 0:
             self._look_around(now)
@@ -156,7 +158,6 @@ class GateSide(Side):
             self._twin_ear = None
 
     def _step(self, now: float) -> None:
-        self._last = now
         try:
             tick = self._gate.tick(now)
         except Exception:

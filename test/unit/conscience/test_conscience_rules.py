@@ -114,27 +114,27 @@ def test_rules_that_take_too_long_deny(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "too long" in verdict.reason
 
 
-class Broken:
-    """A program that does what CEL never should."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def execute(self, values: Any) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
-@pytest.mark.parametrize("answer", [RuntimeError("bug"), 1, None, "true"])
-def test_a_rule_that_fails_denies_and_is_named(answer: Any) -> None:
-    loaded = parse(changed())
-    rule = loaded.rules[0]
-    broken = rules.Rule(rule.id, rule.level, rule.actions, rule.inputs, rule.when, rule.reason,
-                        False, Broken(answer))  # type: ignore[arg-type]
-    verdict = rules.RuleSet(loaded.inputs, [broken], b"").evaluate("go", {"speed": 0.5})
+@pytest.mark.parametrize(("when", "broken"), [
+    ("100 / n > 1", 0), ("who[0] == 'x'", []), ("who.all(w, w < 'x') && who[9] == 'y'", [])])
+def test_a_rule_that_fails_denies_and_is_named(
+        monkeypatch: pytest.MonkeyPatch, when: str, broken: Any) -> None:
+    """Samples at load do not find everything: then it is found in time."""
+    monkeypatch.setattr(rules.Input, "samples", lambda self: [["x"] * 10] if (
+        self.type == "strings") else [1])
+    name = "n" if broken == 0 else "who"
+    loaded = parse(changed(when=when, inputs=[name]))
+    verdict = loaded.evaluate("go", {name: broken})
     assert verdict.level is Level.CRITICAL
-    assert "a.b" in verdict.reason
+    assert "Rule a.b failed" in verdict.reason
+    assert verdict.rules == ("a.b",)
+
+
+def test_a_rule_with_a_comment_stands_beside_others() -> None:
+    two = [{**GOOD["rules"][0], "when": "speed < 1.0 // slow"},
+           {**GOOD["rules"][0], "id": "b", "level": "HIGH", "when": "speed > 0.5"}]
+    loaded = parse(yaml.safe_dump({**GOOD, "rules": two}).encode())
+    assert loaded.evaluate("go", {"speed": 0.2}).rules == ("a.b",)
+    assert loaded.evaluate("go", {"speed": 0.8}).rules == ("a.b", "b")
 
 
 def test_a_context_that_is_no_mapping_denies() -> None:
