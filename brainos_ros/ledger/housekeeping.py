@@ -11,7 +11,7 @@ from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load
 from brainos_ros.ledger.manifest import pack_manifest
-from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint, read_checkpoints
+from brainos_ros.ledger.notes import Checkpoint
 from brainos_ros.ledger.stream import Stream
 from brainos_ros.ledger.verify import Audit
 
@@ -49,8 +49,7 @@ def consolidate(stream: Stream) -> Consolidated:
     sealed = [segment for segment in segments[:-1] if segment.suffix == RAW]
     for segment in sealed:
         _compress(layout, segment)
-    ends = {segment.first for segment in segments}
-    stream.rewrite_checkpoints(lambda data: thin(data, ends))
+    stream.thin_checkpoints()
     names = [segment.path.name for segment in layout.segments()]
     manifest = pack_manifest(layout, checkpoint, rotation.history(layout), names)
     disk.replace_file(layout.manifest, manifest)
@@ -70,19 +69,6 @@ def _compress(layout: Layout, segment: SegmentFile) -> None:
         disk.remove_file(packed.path)
         raise Damage(f"{packed.path.name} does not read back what was written")
     disk.remove_file(segment.path)
-
-
-def thin(data: bytes, ends: set[int]) -> bytes:
-    """The file `checkpoints` without the heads that are neither at a segment's end nor needed.
-
-    Kept are the first and the newest, the newest up to each of `ends`, and those of two keys.
-    """
-    checkpoints, _ = read_checkpoints(data)
-    keep = {0, len(checkpoints) - 1}
-    for end in ends:
-        keep.add(max((i for i, each in enumerate(checkpoints) if each.size <= end), default=0))
-    keep |= {i for i, each in enumerate(checkpoints) if each.note.count("\n— ") > 1}
-    return b"".join(pack_checkpoint(checkpoints[i]) for i in sorted(keep))
 
 
 def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:

@@ -8,6 +8,7 @@ size, which ties the chain to the tree. Signatures are Ed25519 (RFC 8032).
 import os
 from base64 import b64decode, b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from brainos_ros.ledger.frames import Damage
 
 _ED25519 = b"\x01"
+_TAIL = 8192
 
 
 class PublicKey:
@@ -183,6 +185,39 @@ def read_checkpoints(data: bytes) -> tuple[list[Checkpoint], bytes]:
     except UnicodeDecodeError:
         raise Damage("the file of checkpoints is not text") from None
     return [Checkpoint.parse(note) for note in notes], rest
+
+
+def last_checkpoint(path: Path) -> tuple[Checkpoint | None, int]:
+    """The newest checkpoint in the file `checkpoints`, and where its last whole one ends.
+
+    Reads only the file's end. Raises Damage, OSError.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = file.seek(max(0, size - _TAIL))
+        data = file.read()
+    *parts, rest = data.split(b"\n\n")
+    signed = [i for i, part in enumerate(parts) if i and part.startswith("— ".encode())]
+    if not signed:
+        checkpoints, rest = read_checkpoints(path.read_bytes())
+        return (checkpoints[-1] if checkpoints else None), size - len(rest)
+    last = signed[-1]
+    note = b"\n\n".join(parts[last - 1 : last + 1]) + b"\n\n"
+    end = start + sum(len(part) + 2 for part in parts[: last + 1])
+    return read_checkpoints(note)[0][0], end
+
+
+def thin(data: bytes, ends: set[int]) -> bytes:
+    """The file `checkpoints` without the heads that are neither at a segment's end nor needed.
+
+    Kept are the first and the newest, the newest up to each of `ends`, and those of two keys.
+    """
+    checkpoints, _ = read_checkpoints(data)
+    keep = {0, len(checkpoints) - 1}
+    for end in ends:
+        keep.add(max((i for i, each in enumerate(checkpoints) if each.size <= end), default=0))
+    keep |= {i for i, each in enumerate(checkpoints) if each.note.count("\n— ") > 1}
+    return b"".join(pack_checkpoint(checkpoints[i]) for i in sorted(keep))
 
 
 def rotation_text(old: PublicKey, new: PublicKey) -> bytes:

@@ -22,7 +22,7 @@ from brainos_ros.ledger.merkle import (
     root_from_inclusion,
     subtree,
 )
-from brainos_ros.ledger.notes import Checkpoint, read_checkpoints
+from brainos_ros.ledger.notes import Checkpoint, last_checkpoint
 from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.verifier import CONSISTENCY, INCLUSION
 
@@ -133,19 +133,9 @@ def prove_growth(path: Path, kept: Checkpoint) -> dict[str, Any]:
 def latest_head(path: Path) -> Checkpoint | None:
     """The newest head kept for the stream in the directory `path`. Raises Damage."""
     try:
-        with Layout(path).checkpoints.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 4096))
-            data = file.read()
+        return last_checkpoint(Layout(path).checkpoints)[0]
     except FileNotFoundError:
         return None
-    parts = data.split(b"\n\n")[:-1]
-    if len(parts) > 3:
-        notes = [part for part in parts if part.startswith("— ".encode())]
-        last = parts.index(notes[-1])
-        data = b"\n\n".join(parts[last - 1 : last + 1]) + b"\n\n"
-    checkpoints, _ = read_checkpoints(data)
-    return checkpoints[-1] if checkpoints else None
 
 
 def heads(root: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root, split
-from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints
+from brainos_ros.ledger.notes import Checkpoint, PublicKey, last_checkpoint
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
 
@@ -101,19 +101,17 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
 def _last_checkpoint(layout: Layout, key: PublicKey) -> tuple[Checkpoint | None, int]:
     """The newest head, its signature checked, and where the next one goes."""
     try:
-        data = layout.checkpoints.read_bytes()
+        last, end = last_checkpoint(layout.checkpoints)
     except FileNotFoundError:
         return None, 0
-    checkpoints, rest = read_checkpoints(data)
-    if not checkpoints:
+    if last is None:
         return None, 0
-    last = checkpoints[-1]
     if not last.signed_by(key):
         raise Damage(
             f"the head over {last.size} records is not signed by the key of this stream: the key "
             "was replaced or the head was changed"
         )
-    return last, len(data) - len(rest)
+    return last, end
 
 
 def _enter(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -> Walk:

@@ -114,6 +114,9 @@ class Audit:
             self.problems[0][1] if self.problems else "",
         )
 
+    def _heads(self) -> list[Checkpoint]:
+        return [*self.checkpoints, *([self._kept] if self._kept else [])]
+
     def _problem(self, check: str, text: str) -> None:
         self.problems.append((check, text))
 
@@ -147,7 +150,7 @@ class Audit:
 
     def _confirm_by_nodes(self, start: int, tiles: Tiles) -> None:
         """Heads over a pruned segment: their seals are gone, the roots are not."""
-        for checkpoint in self.checkpoints:
+        for checkpoint in self._heads():
             inside = start < checkpoint.size < self.size
             if inside and range_root(0, checkpoint.size, tiles.run) == checkpoint.root:
                 self._confirmed.add(checkpoint.size)
@@ -185,7 +188,7 @@ class Audit:
         """What there is to keep of the segment walked last."""
         seals = {seal.size: seal for seal in self.walk.seals}
         self.seals += max(0, len(self.walk.seals) - 1)
-        for checkpoint in [*self.checkpoints, *([self._kept] if self._kept else [])]:
+        for checkpoint in self._heads():
             seal = seals.get(checkpoint.size)
             if seal and (seal.root, seal.hash) == (checkpoint.root, checkpoint.seal):
                 self._confirmed.add(checkpoint.size)

@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from zlib import crc32
@@ -13,13 +12,14 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.merkle import Mountain
-from brainos_ros.ledger.notes import Checkpoint, SigningKey, pack_checkpoint, sign_checkpoint
+from brainos_ros.ledger.notes import Checkpoint, SigningKey, pack_checkpoint, sign_checkpoint, thin
 from brainos_ros.ledger.recovery import RECOVERABLE, Recovered, freeze
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Seal
 
 CHECKPOINT_S = 1.0
 CHECKPOINT_RECORDS = 16384
+CHECKPOINT_BYTES = 256 << 10
 _SALTS = 256
 
 
@@ -47,7 +47,7 @@ class Writer:
         self._mountain = Mountain()
         self._seal = self._durable = Seal(0, frames.NO_SEAL, self._mountain.root())
         self._checkpoint: Checkpoint | None = None
-        self._checkpoints_end = 0
+        self._checkpoints_end = self._thinned = 0
         self._checkpoint_due = 0.0
         self._dirty = False
         self._tiles_due = False
@@ -241,19 +241,32 @@ class Writer:
         wait = self._checkpoint_due - time.monotonic()
         if unsigned and (wait <= 0 or unsigned >= CHECKPOINT_RECORDS):
             self.checkpoint()
+            if self._checkpoints_end > max(CHECKPOINT_BYTES, 2 * self._thinned):
+                self.thin_checkpoints()
             return None
         return wait if unsigned else None
 
-    def rewrite_checkpoints(self, choose: Callable[[bytes], bytes]) -> None:
-        """Keep only the heads that `choose` leaves of the file. Raises OSError."""
+    def thin_checkpoints(self) -> None:
+        """Drop heads that lie between the ends of segments (see `notes.thin`).
+
+        On a full disk they stay. Raises BrainError (LEDGER_REFUSED) where the disk fails.
+        """
+        path = self._layout.checkpoints
+        ends = {segment.first for segment in self._layout.segments()}
         with self._sync_lock:
-            path = self._layout.checkpoints
-            data = choose(path.read_bytes())
-            disk.replace_file(path, data)
-            fresh = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                try:
+                    disk.replace_file(path, thin(path.read_bytes(), ends))
+                except OSError as error:
+                    if error.errno not in disk.TRANSIENT:
+                        raise
+                fresh = disk.open_file(path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                raise self._stop(f"the heads could not be thinned: {error}") from error
             old, self._checkpoints_fd = self._checkpoints_fd, fresh
-            self._checkpoints_end = len(data)
-            disk.close(old)
+            self._checkpoints_end = self._thinned = os.fstat(fresh).st_size
+            with suppress(OSError):
+                disk.close(old)
 
     # Segments
 

@@ -186,7 +186,9 @@ def test_a_backup_goes_only_where_its_like_is(tmp_path: Path) -> None:
 
 def test_pruned_segments_leave_every_proof_good(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
-        fill(stream)
+        fill(stream, 30)
+        kept = stream.checkpoint()
+        fill(stream, 30)
         stream.put("late", b"live")
         fill(stream, 20)
         stream.checkpoint()
@@ -204,6 +206,7 @@ def test_pruned_segments_leave_every_proof_good(tmp_path: Path) -> None:
         assert verify_bundle(stream.prove(last), stream.public_key).sequence == last
     assert ".pruned" in suffixes(tmp_path / "memory")
     assert failed(tmp_path / "memory") == []
+    assert verify(tmp_path / "memory", kept).verified
     with Stream.open(tmp_path, "memory") as stream:
         assert stream.view("late") == b"live"
         stream.event("note", b"opens")
@@ -351,3 +354,22 @@ def test_figures_and_csv_for_auditors(tmp_path: Path) -> None:
     texts = [row[5] for row in rows[-4:]]
     assert texts == ["base64:/wBiaW5hcnk=", "'=1+1", "a: body", "a -> b"]
     assert rows[5][1].endswith("Z")
+
+
+def test_heads_are_thinned_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainos_ros.ledger.writer.CHECKPOINT_BYTES", 4000)
+    monkeypatch.setattr("brainos_ros.ledger.writer.CHECKPOINT_RECORDS", 1)
+    with Stream.open(tmp_path, "memory", window_s=3600.0) as stream:
+        for _ in range(60):
+            stream.event("note", b"x")
+            stream.sync()
+            stream._sign_when_due()
+        newest = stream.checkpoint()
+    heads = (tmp_path / "memory/checkpoints").read_text()
+    assert heads.endswith(newest.note + "\n")
+    assert 2 <= heads.count("seal ") < 20
+    assert failed(tmp_path / "memory") == []
+    with Stream.open(tmp_path, "memory") as stream:
+        assert stream.size == 61
