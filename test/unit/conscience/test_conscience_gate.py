@@ -260,6 +260,60 @@ def test_a_person_limits_the_rim_speed(bench: Bench) -> None:
     assert not tick.causes
 
 
+def test_what_was_asked_is_known_to_the_reset(bench: Bench) -> None:
+    gate = bench.gate
+    assert not gate.asked(100.0)
+    for request, asked in (((0.5, 0.0), True), ((0.0, 0.1), True), ((0.5, 0.1), True),
+                           ((0.0, 0.0), False)):
+        gate.request(100.0, *request, AXES)
+        assert gate.asked(100.1) is asked
+        assert not gate.asked(100.4)
+
+
+def test_every_age_limit_is_exact() -> None:
+    """Powers of two, so that the ages are exact: three periods old is not stale yet."""
+    bench = Bench()
+    bench.gate.periods = Periods(0.25, 0.25, 0.25, 0.25, 0.25, 0.75)
+    bench.now = 128.0
+    bench.feed()
+    assert bench.gate.causes(128.75) == ()
+    assert bench.gate.asked(128.75)
+    assert not math.isnan(bench.gate.tick(128.75).requested[0])
+    late = bench.gate.causes(128.7501)
+    assert late == ("watchdog silent", "scan stale", "odom stale", "tracked_people stale")
+    assert not bench.gate.asked(128.7501)
+    assert math.isnan(bench.gate.tick(128.7501).requested[0])
+
+
+def test_a_good_request_follows_a_bad_one(bench: Bench) -> None:
+    bench.run(1.0)
+    bench.gate.request(bench.now, math.nan, 0.0, AXES)
+    assert bench.gate.tick(bench.now).causes == ("request not finite",)
+    assert bench.run(0.1).command[0] > 0.0
+
+
+def test_slowed_means_less_than_asked_though_nothing_stops_it() -> None:
+    def tick(command: tuple[float, float], *causes: str) -> Tick:
+        return Tick((0.5, 0.1), command, 1.0, 2.0, 2.0, 0.37, causes)
+
+    assert tick((0.4, 0.1)).slowed
+    assert tick((0.5, 0.0)).slowed
+    assert not tick((0.5, 0.1)).slowed
+    assert not tick((0.0, 0.0), "halted").slowed
+    assert not Tick((math.nan, math.nan), (0.0, 0.0), 1.0, 2.0, 2.0, 0.37, ()).slowed
+
+
+def test_the_limit_told_is_that_of_the_wall_too(bench: Bench) -> None:
+    for ray in range(160, 201):
+        bench.ranges[ray] = 1.0 / math.cos(math.radians(ray - 180))
+    bench.frozen_scan = True
+    bench.request = (1.0, 0.0)
+    tick = bench.run(2.0)
+    assert tick.limit_mps == pytest.approx(independent_limit(0.7, 0.0, 0.37), rel=1e-5)
+    assert tick.command[0] == pytest.approx(tick.limit_mps)
+    assert tick.obstacle_m == pytest.approx(0.7)
+
+
 def test_an_old_scan_makes_for_a_longer_reaction(bench: Bench) -> None:
     bench.people = [(2.4, 0.0, 0.25)]
     bench.run(2.0)

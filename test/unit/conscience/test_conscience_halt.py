@@ -375,6 +375,20 @@ def test_what_stands_against_a_reset_is_named_and_the_token_stays_good(desk: Des
     assert not desk.latch.halted
 
 
+def test_a_challenge_stays_the_same_until_a_halt_or_a_reset(
+        desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = desk.desk.challenge()
+    written = challenge_file(desk.home).stat().st_mtime_ns
+    assert desk.desk.challenge() == first
+    assert challenge_file(desk.home).stat().st_mtime_ns == written
+    desk.desk.reset("anna", reset_token(desk.home, "anna", desk.keys), (), False)
+    second = json.loads(challenge_file(desk.home).read_text())
+    assert second["nonce"] != first["nonce"]
+    assert desk.desk.challenge() == second
+    desk.latch.halt("again")
+    assert desk.desk.challenge() not in (first, second)
+
+
 def test_nobody_else_resets(desk: Desk) -> None:
     anna, ben = load_key("anna", desk.keys), load_key("ben", desk.keys)
     challenge = desk.desk.challenge()
