@@ -137,11 +137,11 @@ class Audit:
             start = self.size
             try:
                 self._walk_segment(segment, tiles)
+                if segment.suffix == PRUNED:
+                    self._confirm_by_nodes(start, tiles)
             except Damage as damage:
                 self._judge(damage, segment, segment == segments[-1])
                 return
-                if segment.suffix == PRUNED:
-                    self._confirm_by_nodes(start, tiles)
             finally:
                 self._compare_stored(segment, tiles)
                 self._take(segment, start)
