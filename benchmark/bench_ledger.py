@@ -205,9 +205,7 @@ def at_a_million(place: Path, bodies: list[bytes]) -> list[Figure]:
     figures.append(
         Figure("full verification", "records/s", percentile(speeds, 0.5), 3, "ours >= 300000")
     )
-    figures.append(
-        Figure("resident per record", "bytes", resident(place), MILLION, "ours <= 16")
-    )
+    figures.append(Figure("resident per record", "bytes", resident(place), MILLION, "ours <= 16"))
     figures += sizes(path)
     return figures
 
