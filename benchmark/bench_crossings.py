@@ -1,8 +1,9 @@
 """Does the gate keep a robot safe and useful among recorded people?
 
 The simulated robot crosses the hall of each recording behind the real gate, through each aisle
-in turn, and the same hall without people. PEOPLE=file[:seconds per frame] takes any recording in
-the ETH/UCY format (default: both in ../shared/data), CROSSINGS the number for each (default 120).
+in turn, and the same hall without people. PEOPLE=file STEP=0.4 takes any recording in the ETH/UCY
+format with its seconds between annotated frames (default: both in ../shared/data), CROSSINGS the
+number for each (default 120).
 """
 
 import os
@@ -22,8 +23,8 @@ def recordings() -> list[tuple[Path, float]]:
     given = os.environ.get("PEOPLE", "")
     if not given:
         return [(DATA / name, step) for name, step in KNOWN.items() if (DATA / name).exists()]
-    path, _, step = given.partition(":")
-    return [(Path(path), float(step or KNOWN.get(Path(path).name, 0.4)))]
+    path = Path(given)
+    return [(path, float(os.environ.get("STEP") or KNOWN.get(path.name, 0.4)))]
 
 
 def main() -> int:
