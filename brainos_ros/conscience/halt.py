@@ -29,10 +29,11 @@ class Latch:
 
     def read(self, robot: str) -> None:
         """Takes the state from the disk, for the robot with this id; a halt so far stays."""
+        generation, armed = self.generation, self._armed_on_disk(robot)
         with self._state:
             self._robot = robot
-            if self.cause in ("", NOT_ARMED):
-                self.cause = "" if self._armed_on_disk() else NOT_ARMED
+            if self.cause in ("", NOT_ARMED) and generation == self.generation:
+                self.cause = "" if armed else NOT_ARMED
 
     @property
     def halted(self) -> bool:
@@ -82,12 +83,12 @@ class Latch:
                 ) from error
         raise BrainError("halted again while it was reset", ErrorCode.CONSCIENCE_HALTED)
 
-    def _armed_on_disk(self) -> bool:
+    def _armed_on_disk(self, robot: str) -> bool:
         try:
             body = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return False
-        return isinstance(body, dict) and body.get("robot") == self._robot
+        return bool(robot) and isinstance(body, dict) and body.get("robot") == robot
 
 
 def write_armed(directory: Path, robot: str, operator: str) -> None:

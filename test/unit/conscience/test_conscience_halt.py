@@ -44,6 +44,26 @@ def test_a_file_that_does_not_name_this_robot_is_no_file(tmp_path: Path, content
     assert Latch(tmp_path, ROBOT).halted
 
 
+def test_a_robot_without_operators_is_never_armed(tmp_path: Path) -> None:
+    write_armed(tmp_path, "", "anna")
+    assert Latch(tmp_path, "").halted
+
+
+def test_a_halt_while_the_disk_is_read_stays(
+        armed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latch = Latch(armed, "robot-2")
+    real = Path.read_text
+
+    def halting(path: Path) -> str:
+        latch.halt("button")
+        latch.cause = NOT_ARMED
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_text", halting)
+    latch.read(ROBOT)
+    assert latch.halted
+
+
 def test_a_halt_is_in_memory_at_once_and_on_disk_when_told(armed: Path) -> None:
     latch = Latch(armed, ROBOT)
     assert not latch.halted
