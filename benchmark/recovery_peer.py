@@ -36,6 +36,7 @@ class Peer:
         self._order = order.start_order({r: s.after for r, s in loaded.nodes.items()})
         self._observer = observer
         self._closing = threading.Event()
+        self._bonds: dict[str, int] = {}  # role -> pid whose heartbeat is its bond
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.detected: dict[str, float] = {}
         self._threads = [threading.Thread(target=self._respawn, args=(name,), daemon=True)
@@ -60,15 +61,19 @@ class Peer:
                     if role not in broken:
                         self._change(role, DEACTIVATE)
                         self._change(role, CLEANUP)
+                self._bonds.clear()
                 while not self._closing.is_set() and not all(
-                        self._bonded(role) for role in self._order):
+                        self._beats(role, self.processes[role].pid) for role in self._order):
                     self._closing.wait(POLL_S)
                 self._bring_up()
 
     def _bonded(self, role: str) -> bool:
-        now = time.monotonic()
-        return any(now - at < BOND_S for (r, pid), (at, _) in list(self._observer.beats.items())
-                   if r == role and pid == self.processes[role].pid)
+        """Whether the process that was brought up beats; one that was respawned has no bond yet."""
+        return self._beats(role, self._bonds.setdefault(role, self.processes[role].pid))
+
+    def _beats(self, role: str, pid: int) -> bool:
+        at, _ = self._observer.beats.get((role, pid), (-BOND_S, 0))
+        return time.monotonic() - at < BOND_S
 
     def _bring_up(self) -> None:
         for transition in (CONFIGURE, ACTIVATE):

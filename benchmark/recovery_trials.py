@@ -194,7 +194,8 @@ def fail(observer: Observer, brain: Brain, role: str, fault: signal.Signals) -> 
 def fail_watchdog(
     observer: Observer, brain: Brain, fault: signal.Signals
 ) -> tuple[float, float, int]:
-    """(ms until the robot's command is zero, ms until a watchdog beats again, nodes restarted)."""
+    """(ms until the last command that was not zero before a watchdog beats again, ms until it does,
+    nodes restarted)."""
     stop = threading.Event()
 
     def turn() -> None:
@@ -207,14 +208,13 @@ def fail_watchdog(
         before, pid = brain.pids(), brain.watchdog()
         began = time.monotonic()
         os.kill(pid, fault)
-        zero = wait_until(lambda: next((at for at, size in list(observer.commands)[-400:]
-                                        if at > began and size == 0.0), None))
         back = wait_until(lambda: next(
             (at for (role, p), at in observer.acting_since.items()
              if role == "watchdog" and p != pid and at > began), None))
+        moving = [at for at, size in list(observer.commands) if began < at < back and size != 0.0]
         time.sleep(1.0)
         after = brain.pids()
-        return ((zero - began) * 1e3, (back - began) * 1e3,
+        return ((max(moving, default=began) - began) * 1e3, (back - began) * 1e3,
                 sum(after.get(name) != p for name, p in before.items()))
     finally:
         stop.set()
