@@ -260,7 +260,7 @@ def test_an_operator_approves_at_the_command_line(graph: Any, keys: Path) -> Non
     assert asked.approval_id in listed.stdout, listed.stderr
     done = brainos(graph.home, "approvals", "approve", asked.approval_id, "--operator", "anna",
                    "--keys", str(keys))
-    assert done.stdout == "approved\n", done.stderr
+    assert done.stdout.endswith("approved\n"), done.stderr  # DDS may complain before it
     replayed = brainos(graph.home, "conscience", "replay")
     assert (replayed.returncode, "1 verdicts judged again, 0 differ" in replayed.stdout) == (
         0, True), replayed
