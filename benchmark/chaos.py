@@ -110,8 +110,8 @@ class Run:
 
     def _held_from(self, began: float) -> None:
         """Silent watchdog: from 300 ms on until it beats again the command must be zero."""
-        back = min(at for (role, _), at in self.observer.acting_since.items()
-                   if role == "watchdog" and at > began)
+        back = min(body["at_s"] for kind, body in trials.events(self.home)
+                   if kind == "adopted" and body["at_s"] > began)
         moved = [at for at, size in list(self.observer.commands)
                  if began + 0.3 < at < back and size != 0.0]
         if moved:

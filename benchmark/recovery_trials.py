@@ -194,8 +194,8 @@ def fail(observer: Observer, brain: Brain, role: str, fault: signal.Signals) -> 
 def fail_watchdog(
     observer: Observer, brain: Brain, fault: signal.Signals
 ) -> tuple[float, float, int]:
-    """(ms until the last command that was not zero before a watchdog beats again, ms until it does,
-    nodes restarted)."""
+    """(ms until the last command before the first zero, ms until a watchdog beats again, nodes
+    restarted). The conscience may hear the new watchdog, and let go, before this process does."""
     stop = threading.Event()
 
     def turn() -> None:
@@ -211,7 +211,9 @@ def fail_watchdog(
         back = wait_until(lambda: next(
             (at for (role, p), at in observer.acting_since.items()
              if role == "watchdog" and p != pid and at > began), None))
-        moving = [at for at, size in list(observer.commands) if began < at < back and size != 0.0]
+        later = [(at, size) for at, size in list(observer.commands) if at > began]
+        zero = next((at for at, size in later if size == 0.0), back)
+        moving = [at for at, size in later if at < zero and size != 0.0]
         time.sleep(1.0)
         after = brain.pids()
         return ((max(moving, default=began) - began) * 1e3, (back - began) * 1e3,
