@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import Report, verify
-from brainos_ros.ledger.kinds import NAMES
-from brainos_ros.ledger.layout import Layout, streams
-from brainos_ros.ledger.verify import Audit
+from brainos_ros.ledger import Report, auditing, verify
+from brainos_ros.ledger.layout import streams
 
 
 @dataclass(slots=True)
@@ -44,13 +42,11 @@ def statistics(root: Path) -> Statistics:
     """Count the records of every stream. Raises OSError where one cannot be read."""
     result = Statistics()
     for path in streams(root):
-        audit = Audit(Layout(path)).run()
-        walk = audit.walk
-        for code, count in walk.counts.items():
-            result.by_kind[NAMES.get(code, f"unknown {code}")] += count
-        if walk.first_ns:
-            earliest = result.earliest_ns or walk.first_ns
-            result.earliest_ns = min(earliest, walk.first_ns)
-        result.latest_ns = max(result.latest_ns, walk.last_ns)
-        result.size_bytes += audit.bytes
+        found = auditing.statistics(path)
+        result.by_kind.update(found.by_kind)
+        if found.records:
+            earliest = result.earliest_ns or found.earliest_ns
+            result.earliest_ns = min(earliest, found.earliest_ns)
+        result.latest_ns = max(result.latest_ns, found.latest_ns)
+        result.size_bytes += found.log_bytes
     return result
