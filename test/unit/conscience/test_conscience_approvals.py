@@ -121,6 +121,18 @@ def test_what_is_over_is_forgotten_but_never_what_lives(house: House) -> None:
     house.redeem(kept, n="kept")
 
 
+def test_a_thousand_that_are_over_are_remembered(house: House) -> None:
+    denied = []
+    for number in range(MOST_REMEMBERED):
+        each = house.ask(n=number)
+        house.approvals.deny(each.id, "anna", house.token(each, purpose="deny"), "no")
+        denied.append(each)
+    assert code_of(house.approve, denied[0]) == ErrorCode.CONSCIENCE_DENIED
+    house.ask(n="one more")
+    assert code_of(house.approve, denied[0]) == ErrorCode.NOT_FOUND
+    assert code_of(house.approve, denied[1]) == ErrorCode.CONSCIENCE_DENIED
+
+
 def test_a_ledger_that_is_full_changes_nothing_but_a_use(house: House) -> None:
     approval = house.ask(zone="public")
     house.full = True
