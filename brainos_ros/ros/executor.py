@@ -8,7 +8,6 @@ from typing import Any
 from rclpy.client import Client
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.task import Future
 
 from brainos_ros.errors import BrainError, ErrorCode
 
@@ -35,12 +34,11 @@ def spin(node: Node, executor: Executor, stop: threading.Event) -> None:
     """Work until `stop` is set or the context is gone; no exception ends it.
 
     `EventsExecutor.spin` processes nothing in some releases, and after a shutdown it would run
-    hot, hence the loop; waiting for a future that never comes stays in C++ between callbacks.
+    hot, hence the loop.
     """
-    never: Future = Future()
     while not stop.is_set() and node.context.ok():
         try:
-            executor.spin_until_future_complete(never, timeout_sec=0.2)
+            executor.spin_once(timeout_sec=0.2)
         except Exception:
             if node.context.ok():
                 node.get_logger().error(
