@@ -18,10 +18,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import cel
 import yaml
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.expressions import cel
 
 FORMAT = "brainos-rules/1"
 LONGEST_TEXT = 4096

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cel
 import yaml
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.expressions import cel
 
 _REFERENCE = re.compile(r"\b(option|context)\.([A-Za-z_]\w*)")
 _MOST_VERDICTS = 1024
