@@ -58,7 +58,8 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new", "line", "words"), [
     ("after: [memory]", "after: [memry]", 14, ["nodes.pfc.after[0]", "'memry'", "'memory'"]),
-    ("  memory:\n", "  memory:\n    after: [pfc]\n", 15, ["cycle", "memory after pfc after memory"]),
+    ("  memory:\n", "  memory:\n    after: [pfc]\n", 15,
+     ["cycle", "memory after pfc after memory"]),
     ("  pfc:\n", "  pfc:\n    executable: missing\n", 14, ["'missing'", "brainos_ros"]),
     ("period_s: 0.1", "period_s: -0.1", 12, ["heartbeat.period_s", "-0.1", "0.01 to 60"]),
     ("max_speed_mps: 1", "max_speed_mps: fast", 4, ["base.max_speed_mps", "'fast'", "number"]),
