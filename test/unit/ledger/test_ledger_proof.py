@@ -1,11 +1,13 @@
 """Proof bundles, checked by the stand-alone verifier and by nothing else."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from base64 import b64decode, b64encode
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -54,6 +56,41 @@ def test_the_verifier_stands_alone(stream: Stream, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not signed by the key given" in json.loads(done.stdout)["reason"]
     assert run("nothing.json", "--key", other).returncode == 2
+
+
+@pytest.fixture(params=["nacl", "cryptography"])
+def checker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The verifier as it is where PyNaCl is installed, and where it is not."""
+    if request.param == "nacl":
+        pytest.importorskip("nacl", reason="PyNaCl is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "nacl.bindings", None)
+    spec = importlib.util.spec_from_file_location("lonely_verifier", verifier.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_either_library_tells_a_signature_from_none(checker: ModuleType) -> None:
+    key = SigningKey("log")
+    public, message = key.public.public, b"what was signed"
+    signature = key.sign(message)
+    flipped = bytes([signature[0] ^ 1]) + signature[1:]
+    assert checker.is_signed(public, signature, message)
+    for wrong in [flipped, signature[:63], signature + b"w", b"", bytes(64)]:
+        assert not checker.is_signed(public, wrong, message)
+    assert not checker.is_signed(public, signature[:60], signature[60:] + message)
+    assert not checker.is_signed(public, signature + message[:1], message[1:])
+    assert not checker.is_signed(SigningKey("log").public.public, signature, message)
+    assert not checker.is_signed(bytes(32), signature, message)
+
+
+def test_either_library_checks_a_bundle(stream: Stream, checker: ModuleType) -> None:
+    bundle, key = stream.prove(5), stream.public_key
+    assert checker.verify_bundle(bundle, key).payload == stream.read(5).payload
+    with pytest.raises(checker.ProofError, match="signature over the head is wrong"):
+        checker.verify_bundle(CHANGES["size"](bundle), key)
 
 
 def bent(text: str) -> str:
