@@ -47,7 +47,7 @@ node = Node("world")
 scans = node.create_publisher(LaserScan, "scan", qos.SENSOR)
 odoms = node.create_publisher(Odometry, "odom", qos.SENSOR)
 tracks = node.create_publisher(TrackedPeople, "tracked_people", qos.SENSOR)
-beats = node.create_publisher(Heartbeat, "heartbeats", qos.COMMAND)
+beats = node.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
 scan = LaserScan(angle_min=-math.pi, angle_increment=math.tau / 360, range_min=0.05,
                  range_max=25.0, ranges=array("f", [9.0] * 360))
 odom, people = Odometry(), TrackedPeople()

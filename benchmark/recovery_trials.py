@@ -62,7 +62,8 @@ class Observer:
         self.beats: dict[tuple[str, int], tuple[float, int]] = {}  # role, pid -> time, state
         self.acting_since: dict[tuple[str, int], float] = {}
         self.commands: list[tuple[float, float]] = []  # time, |command|
-        self.node.create_subscription(Heartbeat, "heartbeats", self._hear, qos.HEARTBEATS)
+        for topic in ("heartbeats", "watchdog/heartbeat"):
+            self.node.create_subscription(Heartbeat, topic, self._hear, qos.HEARTBEATS)
         self.node.create_subscription(Twist, "cmd_vel", self._command, qos.COMMAND)
         self._request = self.node.create_publisher(Twist, "cmd_vel_raw", qos.COMMAND)
         self._clients = {role: self.node.create_client(kind, door, qos_profile=qos.SERVICE)

@@ -110,7 +110,8 @@ class Work:
         node.create_subscription(ServiceLevel, "service_level", self._level, qos.STATE)
         node.create_subscription(SimTruth, "sim_truth", self._truth, qos.EVENT)
         node.create_subscription(TrackedPeople, "tracked_people", self._people, qos.SENSOR)
-        node.create_subscription(Heartbeat, "heartbeats", self._beat, qos.HEARTBEATS)
+        for topic in ("heartbeats", "watchdog/heartbeat"):
+            node.create_subscription(Heartbeat, topic, self._beat, qos.HEARTBEATS)
         node.create_subscription(Twist, "cmd_vel_raw", self._requested, qos.COMMAND)
         node.create_subscription(Twist, "cmd_vel", self._allowed, qos.COMMAND)
         self._decide = self.outgoing.client(srv.Decide, "pfc/decide")

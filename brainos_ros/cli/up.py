@@ -27,7 +27,7 @@ from brainos_ros.robot_file import Beat
 from brainos_ros.watchdog import processes
 from brainos_ros.watchdog.detect import Heart, Lag
 
-BEAT = Beat(period_s=0.05, misses=9, grace_s=15.0)  # of WATCHDOG=1
+BEAT = Beat(period_s=0.1, misses=4, grace_s=15.0)  # of WATCHDOG=1
 STOP_S = 25.0  # for the watchdog to take the nodes down
 AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0

@@ -75,7 +75,7 @@ class BrainNode(LifecycleNode):
         self.every(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         if self.beats:
             self._beat.period_s = self.settings["heartbeat_period_s"]
-            self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.COMMAND)
+            self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.HEARTBEATS)
             self.every(self._beat.period_s, self._send_heartbeat)
 
     # ---------------------------------------------------------------- hooks of a room

@@ -26,10 +26,10 @@ STATE = _profile(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 """What is so now: late joiners get the last one (service level, safety state, world state)."""
 
 COMMAND = _profile(1, _RELIABLE, _VOLATILE)
-"""What to do now: only the newest counts (cmd_vel, heartbeats as written)."""
+"""What to do now: only the newest counts (cmd_vel)."""
 
-HEARTBEATS = _profile(64, _RELIABLE, _VOLATILE)
-"""Heartbeats as read: depth for every writer."""
+HEARTBEATS = _profile(64, ReliabilityPolicy.BEST_EFFORT, _VOLATILE)
+"""Heartbeats: one that comes late is worth nothing; depth for every writer."""
 
 EVENT = _profile(1000, _RELIABLE, _VOLATILE)
 """What happened: each one counts (episodes, decisions, evaluations, observations)."""

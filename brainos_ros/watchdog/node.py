@@ -80,7 +80,7 @@ class WatchdogNode(BrainNode):
 
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
-        self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.COMMAND)
+        self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
         self.create_subscription(Heartbeat, "heartbeats", self._hear, qos.HEARTBEATS)
         for role, spec in self._robot.nodes.items():
             for output in spec.outputs:
@@ -166,8 +166,6 @@ class WatchdogNode(BrainNode):
     # ---------------------------------------------------------------- what is heard and seen
 
     def _hear(self, beat: Heartbeat) -> None:
-        if beat.role == self.role:
-            return
         name = beat.node.rpartition("/")[2]
         known = self._keeper.hear(name, beat.pid, beat.state)
         if not known and beat.pid not in self._strangers:
@@ -188,7 +186,8 @@ class WatchdogNode(BrainNode):
             return
         self._beat.outputs += 1
         self._send_heartbeat()
-        self._notifier.say("WATCHDOG=1")
+        if self._beat.sequence % 2:
+            self._notifier.say("WATCHDOG=1")
 
     # ---------------------------------------------------------------- doors
 

@@ -102,13 +102,17 @@ class Pressure:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
+        try:
+            self._file = os.open("/proc/pressure/cpu", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1  # this kernel does not count it
 
     def sample(self, now: float) -> None:
         try:
-            some = _read("/proc/pressure/cpu").split("\n")[0]
-            self._samples.append((now, int(some.rpartition("total=")[2]) / 1e6))
+            some = os.pread(self._file, 200, 0).split(b"\n")[0]
+            self._samples.append((now, int(some.rpartition(b"total=")[2]) / 1e6))
         except (OSError, ValueError):
-            return  # this kernel does not count it
+            return
         while self._samples[0][0] < now - 0.5:
             self._samples.popleft()
 

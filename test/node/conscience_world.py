@@ -34,13 +34,13 @@ class World:
         self.pose = [0.0, 0.0, 0.0]
         self.request: tuple[float, float] | None = None
         self.clock_offset_ns = 0
-        self.commands = graph.listen(Twist, topic, qos.HEARTBEATS)
+        self.commands = graph.listen(Twist, topic)
         make = graph.publisher
         self._requests = make(Twist, "cmd_vel_raw", qos.COMMAND)
         self._scans = make(LaserScan, "scan", qos.SENSOR)
         self._odoms = make(Odometry, "odom", qos.SENSOR)
         self._tracks = make(msg.TrackedPeople, "tracked_people", qos.SENSOR)
-        self._beats = make(msg.Heartbeat, "heartbeats", qos.COMMAND)
+        self._beats = make(msg.Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
         self._levels = make(msg.ServiceLevel, "service_level", qos.STATE)
         self._count = 0
         self._stop = threading.Event()

@@ -106,7 +106,7 @@ def test_stamps_that_step_an_hour_stop_nothing(
 
 def test_two_gates_at_once_stop_each_other(graph: Any, keys: Path, world: World,
                                            tmp_path: Path) -> None:
-    states = graph.listen(STATES, "conscience/safety_state", qos.HEARTBEATS)
+    states = graph.listen(STATES, "conscience/safety_state")
     provisioned(tmp_path / "other")
     twins = [graph.start(ConscienceNode, "unconfigured", **FAST_BASE, home=str(home))
              for home in (graph.home, tmp_path / "other")]
@@ -223,7 +223,7 @@ def test_killed_it_says_nothing_more_and_its_successor_drives_again(
     process.wait()
     world.commands.messages.clear()
     count = world._count
-    beats = graph.listen(msg.Heartbeat, "heartbeats", qos.HEARTBEATS)
+    beats = graph.listen(msg.Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
     beats.wait_for(lambda _: world._count > count + 10)
     assert not world.commands.messages
     states.messages.clear()

@@ -66,6 +66,22 @@ def test_commands_pass_and_stop_with_the_request(graph: Any, keys: Path, world: 
     world.commands.wait_for(lambda command: not moving(command))
 
 
+def test_one_request_wakes_a_resting_gate_to_its_full_rate(
+        graph: Any, keys: Path, world: World) -> None:
+    running(graph)
+    world.commands.wait_for(lambda _: len(world.commands.messages) > 20)
+    zeros = world.commands.messages.copy()
+    assert not any(map(moving, zeros))
+    requests = graph.publisher(Twist, "cmd_vel_raw", qos.COMMAND)
+    world.commands.wait_for(lambda _: requests.get_subscription_count() == 1)
+    twist = Twist()
+    twist.linear.x = 0.8
+    requests.publish(twist)
+    world.commands.wait_for(moving)
+    world.commands.wait_for(lambda _: not moving(world.commands.messages[-1]))
+    assert sum(map(moving, world.commands.messages)) >= 8
+
+
 def test_a_person_slows_and_stops_it(graph: Any, keys: Path, world: World) -> None:
     running(graph)
     world.people = [(2.4, 0.0)]
@@ -234,7 +250,7 @@ def test_deactivated_it_says_so_and_closes(graph: Any, keys: Path, world: World)
 
 
 def test_stamped_commands_pass_with_a_stamp(graph: Any, keys: Path, world: World) -> None:
-    stamped = graph.listen(TwistStamped, "wheels", qos.HEARTBEATS)
+    stamped = graph.listen(TwistStamped, "wheels")
     asks = graph.publisher(TwistStamped, "asked", qos.COMMAND)
     running(graph, enable_stamped_cmd_vel=True, cmd_vel_in_topic="asked",
             cmd_vel_out_topic="wheels")

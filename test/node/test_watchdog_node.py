@@ -52,7 +52,7 @@ def since(level: ServiceLevel) -> tuple[int, int]:
 def test_it_brings_the_brain_up_keeps_it_up_and_takes_it_down(graph: Any, robot: str) -> None:
     levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    beats = graph.listen(Heartbeat, "heartbeats", qos.HEARTBEATS)
+    beats = graph.listen(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
     watchdog = graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
     assert watchdog.is_active, "it activates itself"
     up = levels.wait_for(online)

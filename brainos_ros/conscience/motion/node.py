@@ -22,7 +22,8 @@ from brainos_ros.ros.executor import make_executor, spin
 from brainos_ros.ros.lifecycle import BrainNode
 
 LOOK_TICKS = 10
-REST_TICKS = 5
+REST_TICKS = 5  # at rest one tick in so many is made
+REST_AFTER_S = 1.0  # without a request to move
 MOST_PER_PERIOD = 100
 
 
@@ -79,7 +80,7 @@ class GateSide(Side):
         self._ticks = node.create_publisher(
             msg.GateTick, owner.resolve_topic_name("conscience/gate"), qos.SENSOR)
         self._kind, self._told, self._count, self._asked = kind, True, 0, 0
-        self._watched = False
+        self._watched, self._moved_at = False, -math.inf
 
         def publish(linear: float, angular: float) -> None:
             twist.linear.x, twist.angular.z = linear, angular
@@ -99,10 +100,11 @@ class GateSide(Side):
         listen(Odometry, settings["odom_topic"], self._on_odom, qos.SENSOR)
         if settings["tracked_people_topic"]:
             listen(msg.TrackedPeople, settings["tracked_people_topic"], self._on_people, qos.SENSOR)
-        listen(msg.Heartbeat, "heartbeats", self._on_beat, qos.HEARTBEATS)
+        listen(msg.Heartbeat, "watchdog/heartbeat", self._on_beat, qos.HEARTBEATS)
         listen(msg.ServiceLevel, "service_level", self._on_level, qos.STATE)
-        node.create_timer(gate.periods.gate, self._on_timer,
-                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(gate.periods.gate, self._on_timer, clock=steady)
+        node.create_timer(REST_TICKS * gate.periods.gate, self._on_rest, clock=steady)
 
     def _on_stamped(self, message: TwistStamped) -> None:
         self._on_twist(message.twist)
@@ -111,6 +113,10 @@ class GateSide(Side):
         now, linear, angular = time.monotonic(), twist.linear, twist.angular
         self._gate.request(now, linear.x, angular.z, (linear.y, linear.z, angular.x, angular.y))
         self._asked += 1
+        if linear.x or angular.z:
+            self._moved_at = now
+            if self._timer.is_canceled():
+                self._timer.reset()
         if self._asked <= MOST_PER_PERIOD:
             self._step(now)
 
@@ -129,8 +135,7 @@ class GateSide(Side):
         self._gate.people(time.monotonic(), _stamp(people.header), people.header.frame_id, places)
 
     def _on_beat(self, beat: msg.Heartbeat) -> None:
-        if beat.role == "watchdog":
-            self._gate.watchdog(time.monotonic())
+        self._gate.watchdog(time.monotonic())
 
     def _on_level(self, level: msg.ServiceLevel) -> None:
         emergency = level.level == msg.ServiceLevel.EMERGENCY
@@ -138,8 +143,18 @@ class GateSide(Side):
 
     def _on_timer(self) -> None:
         now = time.monotonic()
+        if now - self._moved_at > REST_AFTER_S and self._told and self._count % REST_TICKS == 0:
+            self._timer.cancel()
+        else:
+            self._tick(now, 1)
+
+    def _on_rest(self) -> None:
+        if self._timer.is_canceled():
+            self._tick(time.monotonic(), REST_TICKS)
+
+    def _tick(self, now: float, ticks: int) -> None:
         self._asked = 0
-        self._count += 1
+        self._count += ticks
         if self._count % LOOK_TICKS == 0:
             self._look_around(now)
         self._step(now)
@@ -152,7 +167,7 @@ class GateSide(Side):
             self._twins.publishers(now, names)
         if self._twins.listening and self._twin_ear is None:
             self._twin_ear = self.node.create_subscription(
-                self._kind, self._out, lambda _: self._twins.heard(), qos.HEARTBEATS)
+                self._kind, self._out, lambda _: self._twins.heard(), qos.EVENT)
         elif self._twin_ear is not None and not self._twins.listening:
             self.node.destroy_subscription(self._twin_ear)
             self._twin_ear = None
