@@ -140,7 +140,7 @@ def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.P
     """Start a process in a session of its own that the kernel kills when this one ends."""
     libc = ctypes.CDLL(None)
     return subprocess.Popen(
-        command, env={"MALLOC_ARENA_MAX": "2", **os.environ, **environment}, start_new_session=True,
+        command, env={"MALLOC_ARENA_MAX": "1", **os.environ, **environment}, start_new_session=True,
         preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
 
 
