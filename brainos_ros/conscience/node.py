@@ -221,7 +221,8 @@ class ConscienceNode(BrainNode):
             evaluation.human_approval_required = True
             evaluation.approval_id = result.approval.id
             evaluation.approval_deadline = s_to_time(result.approval.expires_at)
-        self._evaluations.publish(evaluation)
+        if self._evaluations.get_subscription_count():
+            self._evaluations.publish(evaluation)
         return response
 
     def _list_pending(self, request: Any, response: Any) -> Any:
