@@ -68,8 +68,9 @@ def main() -> int:
     import rclpy
     from std_msgs.msg import String
 
-    from brainos_ros.ros import qos
+    from brainos_ros.ros import discovery, qos
 
+    discovery.prepare()
     rclpy.init()
     context = multiprocessing.get_context("spawn")
     publishers, pipes, processes = {}, {}, []

@@ -10,14 +10,36 @@ PROFILE_VARIABLES = (
 
 
 def prepare() -> None:
-    """Let Fast DDS read config/fastdds.xml, unless the user named a profile. Other middleware
-    ignores it."""
+    """Let Fast DDS read config/fastdds.xml, unless the user named a profile.
+
+    Where discovery is limited to this machine, fastdds_localhost.xml limits it: rmw_fastrtps
+    would add shared memory to any profile. Other middleware ignores both.
+    """
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
-    installed = [Path(prefix) / "share/brainos_ros"
-                 for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
+    profile = _find("fastdds_localhost.xml" if _is_local() else "fastdds.xml")
+    if profile is None:
+        return
+    os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
+    if _is_local() and "rmw_fastrtps" in os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
+        os.environ.pop("ROS_LOCALHOST_ONLY", None)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
+
+
+def _is_local() -> bool:
+    """Whether to stay on this machine; with static peers rmw does what is needed."""
+    asked = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
+    only = os.environ.get("ROS_LOCALHOST_ONLY") == "1"
+    return (asked or only) and not os.environ.get("ROS_STATIC_PEERS")
+
+
+def _find(name: str) -> Path | None:
+    installed = [
+        Path(prefix) / "share/brainos_ros"
+        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    ]
     for root in (Path(__file__).resolve().parents[2], *installed):
-        profile = root / "config/fastdds.xml"
+        profile = root / "config" / name
         if profile.is_file():
-            os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
-            return
+            return profile
+    return None

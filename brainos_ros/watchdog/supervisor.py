@@ -33,7 +33,7 @@ from brainos_ros.watchdog.state import (
     assessment,
 )
 
-RESEND_S = 0.5  # a request is sent again if two later beats still show the old state
+RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
 ACTIVATE_S = 5.0  # deadline of an activation
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
