@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from rclpy.utilities import get_rmw_implementation_identifier  # noqa: E402
+from rclpy.utilities import get_rmw_implementation_identifier
 
-from brainos_ros.ros import discovery  # noqa: E402
+from brainos_ros.ros import discovery
 
 RANGE, STATIC = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
 
