@@ -24,6 +24,7 @@ TRIALS = int(os.environ.get("TRIALS", "30"))
 PEER_TRIALS = max(2, TRIALS // 5)
 PEER = "respawn and bond as in Nav2"
 ROLES = ("conscience", "memory", "world_model", "genome_sync", "pfc")
+BETWEEN_S = 1.0  # one failure at a time, not a storm of them
 RESTART = {"max_restarts": 1000, "window_s": 1.0, "stable_s": 0.0}
 
 
@@ -73,7 +74,7 @@ class Bench:
         done = []
         for _ in range(count):
             trials.wait_until(lambda: trials.settled(self.observer, brain, names), 60.0)
-            time.sleep(0.15)
+            time.sleep(BETWEEN_S)
             done.append(trials.fail(self.observer, brain, role, fault))
         self.two_active += sum(trial.two_active for trial in done)
         print(f"{role}, signal {int(fault)}: {count} trials", file=sys.stderr, flush=True)
@@ -90,7 +91,8 @@ class Bench:
                 "busy loop in pfc": self.trials(brain, names, "pfc", trials.SPIN, TRIALS),
             }
             trials.wait_until(lambda: trials.settled(self.observer, brain, names))
-            load = cpu_percent([brain.watchdog()], 5.0)
+            time.sleep(5.0)  # what is new announces itself for 3 s
+            load = cpu_percent([brain.watchdog()], 10.0)
         finally:
             brain.stop()
         peer = self.peer()

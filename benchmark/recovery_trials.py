@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -187,9 +188,14 @@ def fail(observer: Observer, brain: Brain, role: str, fault: signal.Signals) -> 
         return None
 
     seen = wait_until(detected)
+    moment = Path(tempfile.gettempdir(), f"brainos-fault-{pid}")
+    fault_at = began
+    if moment.exists():
+        fault_at = float(moment.read_text())
+        moment.unlink()
     early = [p for (r, p), at in observer.acting_since.items()
              if r == role and p != pid and began < at < ended - 0.001]
-    return Trial((seen - began) * 1e3, (answer - began) * 1e3, bool(early))
+    return Trial((seen - fault_at) * 1e3, (answer - began) * 1e3, bool(early))
 
 
 def fail_watchdog(
