@@ -87,7 +87,7 @@ class Latch:
         try:
             body = json.loads(self._path.read_text())
         except (OSError, ValueError):
-            return False
+            body = None
         return bool(robot) and isinstance(body, dict) and body.get("robot") == robot
 
 
@@ -115,7 +115,7 @@ def write_durably(path: Path, body: bytes, mode: int = 0o644) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,6 +10,8 @@ from brainos_ros.conscience.halt import Latch, write_durably
 from brainos_ros.conscience.records import Record
 from brainos_ros.errors import BrainError, ErrorCode
 
+_NO_HALT = -1
+
 
 class ResetDesk:
     """Checks a reset and carries it out.
@@ -22,20 +24,19 @@ class ResetDesk:
                  record: Record) -> None:
         self._home, self._latch, self._operators = home, latch, operators
         self._epoch, self._record = epoch, record
-        self._generation, self._written = -1, False
-        self._used = False
+        self._generation = _NO_HALT
         self._challenge: dict[str, str] = {}
+        self._on_disk: dict[str, str] = {}
 
     def challenge(self) -> dict[str, str]:
         """What a token for the halt there is now has to sign; also written for the tool."""
-        if self._generation != self._latch.generation or self._used:
-            self._generation, self._used = self._latch.generation, False
+        if self._generation != self._latch.generation:
+            self._generation = self._latch.generation
             self._challenge = {"epoch": self._epoch, "nonce": str(uuid.uuid4())}
-            self._written = False
-        if not self._written:
+        if self._on_disk != self._challenge:
             try:
                 write_durably(challenge_file(self._home), json.dumps(self._challenge).encode())
-                self._written = True
+                self._on_disk = self._challenge
             except OSError:
                 pass  # the next call tries again; until then no tool can make a token
         return self._challenge
@@ -56,5 +57,5 @@ class ResetDesk:
         self._record("reset", {"operator": operator, "cause": self._latch.cause,
                                "token": token.strip(), **self._challenge})
         self._latch.arm(operator, generation)
-        self._used = True
+        self._generation = _NO_HALT
         self.challenge()

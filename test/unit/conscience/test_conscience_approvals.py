@@ -69,6 +69,12 @@ class House:
         self.approvals.use(approval.id, "evaluation-2")
 
 
+def test_it_says_when_it_was_made_and_when_it_expires() -> None:
+    house = House()
+    approval = house.ask()
+    assert (approval.created_at, approval.expires_at) == (1.7e9, 1.7e9 + LIFETIME)
+
+
 def code_of(call: Any, *args: Any, **kwargs: Any) -> ErrorCode:
     with pytest.raises(BrainError) as refusal:
         call(*args, **kwargs)
