@@ -1,5 +1,6 @@
 """The gate on a clock of its own: what leaves, what holds it, how it rises."""
 
+import dataclasses
 import itertools
 import math
 from array import array
@@ -396,3 +397,57 @@ def test_whatever_comes_the_command_stays_within_every_bound(steps: Any) -> None
             assert rim <= independent_limit(nearest, 2.5, 0.37) + 1e-9
         assert rim <= tick.limit_mps + 1e-9
         last = tick.command
+
+
+def test_a_robot_that_stands_is_not_frozen_wherever_it_stands(bench: Bench) -> None:
+    bench.pose = (3.0, -2.0, 1.0)
+    bench.run(0.1)
+    bench.frozen_scan = True
+    assert bench.run(0.5).causes == ()
+
+
+def test_a_slow_base_passes_what_it_can_as_it_is(bench: Bench) -> None:
+    bench.gate.base = dataclasses.replace(BASE, max_speed_mps=0.4, max_yaw_rate_radps=0.4)
+    for request in ((0.1, 0.0), (0.0, 0.1)):
+        bench.request = request
+        assert bench.run(1.0).command == pytest.approx(request)
+
+
+@pytest.mark.parametrize("person", [(5.0, 0.0, 0.0), (math.nan, 0.0, 0.3), (0.0, math.nan, 0.3),
+                                    (math.inf, -math.inf, 0.3), (5.0, 0.0, -0.1),
+                                    (math.inf, math.inf, 0.3), (5.0, 0.0, math.inf)])
+def test_a_person_may_be_a_point_but_not_nowhere(
+        bench: Bench, person: tuple[float, float, float]) -> None:
+    bench.people = [person]
+    fine = person == (5.0, 0.0, 0.0)
+    assert bench.run(0.1).causes == (() if fine else ("tracked_people not finite",))
+
+
+def test_an_invalid_scan_leaves_no_room_at_all(bench: Bench) -> None:
+    bench.run(0.5)
+    bench.silent = {"scan"}
+    bench.gate.scan(bench.now, -7, array("f", [5.0]), 0, 0.1, 0.0, 9.0)
+    tick = bench.run()
+    assert (tick.command, tick.limit_mps, tick.obstacle_m) == ((0.0, 0.0), 0.0, 0.0)
+
+
+def test_near_a_wall_it_keeps_its_curve_while_it_can_do_more_than_creep(bench: Bench) -> None:
+    for ray in range(160, 201):
+        bench.ranges[ray] = 1.0 / math.cos(math.radians(ray - 180))
+    bench.frozen_scan = True
+    bench.request = (1.0, 0.1)
+    tick = bench.run(2.0)
+    assert 0.1 < tick.command[0] < 1.0
+    assert tick.command[1] == pytest.approx(0.1 * tick.command[0])
+
+
+def test_on_its_way_up_a_command_is_checked_against_the_wall_again(bench: Bench) -> None:
+    """The rise bends the curve; the limit told is the least of the two curves'."""
+    for ray in range(150, 211):
+        bench.ranges[ray] = 1.2 / math.cos(math.radians(ray - 180))
+    bench.frozen_scan = True
+    bench.request = (1.0, 1.2)
+    for _ in range(60):
+        tick = bench.run()
+        rim = abs(tick.command[0]) + 0.3 * abs(tick.command[1])
+        assert rim <= tick.limit_mps + 1e-9
