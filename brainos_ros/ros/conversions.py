@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brainos_msgs.msg import Attribute
-from builtin_interfaces.msg import Duration, Time
+from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
 from brainos_ros.errors import BrainError, ErrorCode
@@ -121,17 +121,6 @@ def time_to_s(time: Time) -> float:
 def s_to_time(seconds: float) -> Time:
     """A time from seconds since its clock's epoch."""
     return ns_to_time(round(seconds * 1e9))
-
-
-def duration_to_s(duration: Duration) -> float:
-    """A duration in seconds."""
-    return float(duration.sec + duration.nanosec * 1e-9)
-
-
-def s_to_duration(seconds: float) -> Duration:
-    """A duration from seconds."""
-    ns = round(seconds * 1e9)
-    return Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def refuse(response: Any, error: BrainError) -> Any:

@@ -12,9 +12,7 @@ from brainos_ros.errors import BrainError
 from brainos_ros.ros.conversions import (
     attributes_to_dict,
     dict_to_attributes,
-    duration_to_s,
     ns_to_time,
-    s_to_duration,
     s_to_time,
     time_to_ns,
     time_to_s,
@@ -104,4 +102,3 @@ def test_times_are_exact_in_nanoseconds(ns: int) -> None:
 @given(st.floats(0, 2**31 - 1))
 def test_times_in_seconds(seconds: float) -> None:
     assert math.isclose(time_to_s(s_to_time(seconds)), seconds, abs_tol=1e-6)
-    assert math.isclose(duration_to_s(s_to_duration(seconds)), seconds, abs_tol=1e-6)
