@@ -423,6 +423,6 @@ def test_whatever_fails_when_it_recovers_and_two_never_act(
         elif fault == "restart":
             world.supervisor.restart(name.removesuffix("_standby"), "", world.now)
         world.run(pause)
-    world.run(8.0)
+    world.run(30.0)  # one that hangs while it configures is given configure_s
     assert world.works("pfc", "memory", "conscience")
     assert world.level is Level.ONLINE
