@@ -183,7 +183,7 @@ def build(package, environment, sources, what):
         what,
         env=variables,
     )
-    # also where the environment forbids python to write bytecode: it takes a fifth to a third off the nodes' imports
+    # also where python may not write bytecode: a fifth to a third off the nodes' imports
     subprocess.check_call([PYTHON, "-m", "compileall", "-q", "install", *sources[:1]], cwd=ROOT)
     write_stamp(stamp, value)
 
