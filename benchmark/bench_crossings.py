@@ -42,6 +42,8 @@ def main() -> int:
                    among.contacts, "ours <= 0.01"),
             Figure(f"{name}: commands above the formula", "", among.above_formula, among.ticks,
                    "ours <= 0"),
+            Figure(f"{name}: commands into what stands still", "", among.into_obstacles,
+                   among.ticks, "ours <= 0"),
             Figure(f"{name}: crossings", "", n, n, f"ours >= {crossings}"),
             Figure(f"{name}: contacts by people faster than assumed", "",
                    among.contacts_of_runners, n),

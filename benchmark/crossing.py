@@ -2,7 +2,8 @@
 
 No ROS: the same gate, fed at the simulator's own rates (scan and people 20 Hz, odometry and gate
 50 Hz), the requests from the navigator. Every command is checked against the formula, worked out
-again here from that tick's raw inputs.
+again here from that tick's raw inputs: for people from where they are, for things that stand still
+by moving the footprint along the commanded curve for as long as the robot needs to stop.
 """
 
 import math
@@ -108,6 +109,7 @@ class Result:
     seconds: float = 0.0
     metres: float = 0.0
     above_formula: int = 0
+    into_obstacles: int = 0
     worst_excess_mps: float = -math.inf
     contacts: int = 0
     fastest_at_contact_mps: float = 0.0
@@ -123,14 +125,41 @@ class Result:
         return self.metres / self.seconds if self.seconds else 0.0
 
 
+def needed(v: float, person: float, reaction: float, a: float, margin: float) -> float:
+    """The protective separation [m] at speed `v` [m/s] from somebody who walks at `person`."""
+    return person * (reaction + v / a) + v * reaction + v * v / (2 * a) + margin
+
+
 def formula(separation: float, person: float, reaction: float, a: float, margin: float) -> float:
     """The limit, solved by bisection of the protective separation rather than in closed form."""
     low, high = 0.0, 50.0
     for _ in range(60):
         v = (low + high) / 2
-        needed = person * (reaction + v / a) + v * reaction + v * v / (2 * a) + margin
-        low, high = (v, high) if needed <= separation else (low, v)
+        enough = needed(v, person, reaction, a, margin) <= separation
+        low, high = (v, high) if enough else (low, v)
     return low
+
+
+def reaches(ranges: Any, command: tuple[float, float], way: float, radius: float) -> bool:
+    """Whether a disc of `radius` [m] that follows `command` for `way` [m] meets a return.
+
+    The disc is moved in steps of a centimetre. `ranges` [m] go once around from -pi; what touches
+    the disc from the start counts only if it lies ahead.
+    """
+    linear, angular = command
+    ranges = np.asarray(ranges)
+    bearings = np.linspace(-math.pi, math.pi, len(ranges), endpoint=False)
+    seen = np.isfinite(ranges)
+    points = ranges[seen] * np.exp(1j * bearings[seen])
+    direction = math.copysign(1.0, linear)
+    touching = np.abs(points) <= radius * (1 + 1e-9)
+    if (points[touching].real * direction > 1e-9).any():
+        return True
+    points = points[~touching]
+    s, turn = np.arange(0.0, way, 0.01), angular / abs(linear)
+    along = s if abs(turn) < 1e-9 else (np.exp(1j * turn * s) - 1) / (1j * turn)
+    centres = direction * along
+    return bool((np.abs(points[:, None] - centres[None, :]) < radius - 1e-6).any())
 
 
 class Loop:
@@ -153,6 +182,7 @@ class Loop:
         self._touching: set[int] = set()
         self._next_scan = 0.0
         self._tracked: list[tuple[float, float, float]] = []
+        self._ranges: Any = ()
 
     def cross(self, times: int) -> Result:
         """Drive to and fro between the first two stations, through each aisle in turn."""
@@ -178,7 +208,7 @@ class Loop:
         stamp = round(now * 1e9) + 1
         if now >= self._next_scan - 1e-9:
             self._next_scan += SENSOR_S
-            ranges = array("f", simulation.scan())
+            ranges = self._ranges = array("f", simulation.scan())
             gate.scan(now, stamp, ranges, -math.pi, math.tau / len(ranges), 0.05, 25.0)
             self._tracked = [(float(x), float(y), PERSON_RADIUS_M)
                              for x, y in simulation.people.positions]
@@ -198,18 +228,21 @@ class Loop:
         result.ticks += 1
         result.stops += tick.command == (0.0, 0.0) and tick.requested != (0.0, 0.0)
         result.problems |= set(tick.causes)
-        if not self._tracked:
-            return
-        nearest = min(math.dist(pose[:2], (x, y)) for x, y, _ in self._tracked)
-        separation = max(0.0, nearest - PERSON_RADIUS_M - radius)
-        reaction = SENSOR_S + GATE_S + max(
-            self.base.actuation_delay_s, self.base.command_timeout_s)
-        limit = formula(separation, self.assumed.person_speed_mps, reaction,
-                        self.base.deceleration_mps2, self.assumed.margin_m)
+        base, people = self.base, self.assumed
         rim = abs(tick.command[0]) + radius * abs(tick.command[1])
-        if rim > 0.0:
+        if rim == 0.0:
+            return
+        reaction = SENSOR_S + GATE_S + max(base.actuation_delay_s, base.command_timeout_s)
+        stopping = (reaction, base.deceleration_mps2, people.margin_m)
+        if tick.command[0]:
+            way = needed(rim, 0.0, *stopping)
+            result.into_obstacles += reaches(self._ranges, tick.command, way, radius)
+        if self._tracked:
+            nearest = min(math.dist(pose[:2], (x, y)) for x, y, _ in self._tracked)
+            separation = max(0.0, nearest - PERSON_RADIUS_M - radius)
+            limit = formula(separation, people.person_speed_mps, *stopping)
             result.worst_excess_mps = max(result.worst_excess_mps, rim - limit)
-        result.above_formula += rim > limit + 1e-6
+            result.above_formula += rim > limit + 1e-6
 
     def _look_for_contacts(self) -> None:
         people, body = self.simulation.people, self.simulation.body

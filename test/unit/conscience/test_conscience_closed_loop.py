@@ -36,7 +36,7 @@ def write_crowd(path: Path) -> Path:
 
 def check(result: Any, crossings: int) -> None:
     assert result.crossings == crossings
-    assert result.above_formula == 0
+    assert result.above_formula == result.into_obstacles == 0
     assert result.fastest_at_contact_mps <= 0.01
     assert not result.problems
 
@@ -63,3 +63,33 @@ def test_the_independent_formula_is_the_gates(crossing: Any) -> None:
     for separation in (0.0, 0.5, 1.13, 1.5, 3.0, 8.0):
         assert crossing.formula(separation, 2.5, 0.37, 2.0, 0.2) == pytest.approx(
             speed_limit(separation, 2.5, 0.37, base, people), abs=1e-9)
+
+
+@pytest.mark.parametrize(("command", "meets"), [
+    ((0.5, 0.0), True), ((-0.5, 0.0), False), ((0.5, 1.0), False), ((0.5, -0.1), True)])
+def test_the_independent_sweep_meets_a_post_ahead(
+        crossing: Any, command: tuple[float, float], meets: bool) -> None:
+    ranges = [math.inf] * 360
+    ranges[180] = 1.0
+    assert crossing.reaches(ranges, command, 1.0, 0.3) is meets
+    assert not crossing.reaches(ranges, command, 0.6, 0.3)
+
+
+def test_the_independent_sweep_agrees_with_the_gate_on_random_posts(crossing: Any) -> None:
+    import random
+
+    import numpy as np
+
+    from brainos_ros.conscience.separation import Scanner, path_separation
+
+    draw, scanner, met = random.Random(4), Scanner(0.35), 0
+    for _ in range(300):
+        ranges = np.array([draw.uniform(0.36, 3.0) if draw.random() < 0.05 else math.inf
+                           for _ in range(360)])
+        command = draw.choice((-1, 1)) * draw.uniform(0.1, 1.0), draw.uniform(-1.5, 1.5)
+        scan = scanner.points(ranges, -math.pi, math.tau / 360, 0.05, 25.0)
+        way = min(path_separation(scan, *command, 0.35), 2.0)
+        met += way < 2.0
+        assert not crossing.reaches(ranges, command, way - 0.02, 0.35)
+        assert way == 2.0 or crossing.reaches(ranges, command, way + 0.05, 0.35)
+    assert met > 100
