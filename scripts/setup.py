@@ -167,6 +167,18 @@ def make_environment(ros):
     return value
 
 
+def build_steady_wait(environment):
+    """What keeps the wheels' waiting threads off the wall clock; see the source."""
+    library = os.path.join(VENV, "lib", "libbrainos_steady_wait.so")
+    value = digest(environment, "scripts/steady_wait.c")
+    if stamped(library + ".stamp", value):
+        return
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    options = ["-x", "c", "-O2", "-shared", "-fPIC", "-o", library]
+    run([compiler] + options + ["scripts/steady_wait.c"], "waits on the steady clock")
+    write_stamp(library + ".stamp", value)
+
+
 def build(package, environment, sources, what):
     value = digest(package + environment, *sources)
     stamp = os.path.join(ROOT, "install", package + ".stamp")
@@ -195,6 +207,8 @@ def main():
         os.execv(sys._base_executable, [sys._base_executable, *sys.argv])
     check_machine()
     environment = make_environment(sourced_ros())
+    if not sourced_ros():
+        build_steady_wait(environment)
     build(
         "brainos_msgs", environment, ["brainos_msgs"], "building brainos_msgs (two minutes, once)"
     )

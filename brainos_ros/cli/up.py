@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,8 +140,13 @@ def _start_driver(
 def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own that the kernel kills when this one ends."""
     libc = ctypes.CDLL(None)
+    variables = {"MALLOC_ARENA_MAX": "1", **os.environ, **environment}
+    steady_wait = Path(sys.prefix, "lib/libbrainos_steady_wait.so")
+    if steady_wait.exists():
+        loaded = variables.get("LD_PRELOAD", "")
+        variables["LD_PRELOAD"] = f"{loaded}:{steady_wait}".lstrip(":")
     return subprocess.Popen(
-        command, env={"MALLOC_ARENA_MAX": "1", **os.environ, **environment}, start_new_session=True,
+        command, env=variables, start_new_session=True,
         preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
 
 

@@ -1,69 +1,18 @@
 """A whole brain under `brainos up`: its parts are killed, stopped and made to crash."""
 
-import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from whole_brain import BASE, ROOT, Brain
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
-ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 40.0
-BASE = """\
-name: test
-base: {footprint_radius_m: 0.3, max_speed_mps: 1, max_yaw_rate_radps: 1.5, acceleration_mps2: 1,
-       deceleration_mps2: 2, actuation_delay_s: 0.05, command_timeout_s: 0.3}
-nodes:
-"""
 TWO = BASE + "  memory: {}\n  world_model: {after: [memory]}\n"
-
-
-class Brain:
-    """`brainos up` on a robot file of its own."""
-
-    def __init__(self, home: Path, nodes: str) -> None:
-        self.home, self.log = home, home / "up.log"
-        robot = home / "test.yaml"
-        robot.write_text(nodes)
-        self.up = subprocess.Popen(
-            [sys.executable, "-m", "brainos_ros.cli.main", "up", str(robot), "--home", str(home)],
-            cwd=ROOT, stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
-
-    def text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def wait_for(self, holds: Callable[[], Any]) -> Any:
-        """Wait for what other processes do; nothing tells this one of it."""
-        deadline = time.monotonic() + LIMIT_S
-        while time.monotonic() < deadline:
-            found = holds()
-            if found:
-                return found
-            select.select([], [], [], 0.02)
-        raise AssertionError(f"it never held; the brain said:\n{self.text()}")
-
-    def said(self, text: str, times: int = 1) -> None:
-        self.wait_for(lambda: self.text().count(text) >= times)
-
-    def pids(self) -> dict[str, int]:
-        body = json.loads((self.home / "watchdog/processes.json").read_text())
-        return {name: pid for name, (pid, _) in body["processes"].items()}
-
-    def watchdog(self) -> int:
-        children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
-        return int(children[0])
-
-    def stop(self) -> int:
-        self.up.send_signal(signal.SIGTERM)
-        return self.up.wait(LIMIT_S)
 
 
 @pytest.fixture
