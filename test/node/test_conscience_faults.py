@@ -19,7 +19,10 @@ from brainos_msgs import msg, srv  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 
+from brainos_ros.conscience import stream  # noqa: E402
+from brainos_ros.conscience.credentials import reset_token  # noqa: E402
 from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
+from brainos_ros.ledger import verify  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
 from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402
 
@@ -176,24 +179,44 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_denies_stops_and_still_halts(
+def test_a_full_disk_denies_stops_still_halts_and_ends_when_space_returns(
         graph: Any, small_disk: Path, world: World) -> None:
     graph.home = small_disk / "home"
-    provisioned(graph.home)
-    _, states = driving(graph, world)
-    assert evaluate(graph, "aisle_1").approved
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+    keys = provisioned(graph.home)
+    node, states = driving(graph, world)
+    accepted = [evaluate(graph, "aisle_1").evaluation_id]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
-            ballast.write(bytes(4096))
+            file.write(bytes(4096))
     for size in (12_000, 1000, 1):
         filling = {f"note_{n}": "x" * (size // 4 + 1) for n in range(4)}
         while (verdict := evaluate(graph, "aisle_1", **filling)).approved:
-            pass
+            accepted.append(verdict.evaluation_id)
     assert "ledger" in verdict.reason
     ends_stopped(world, states, "ledger refused")
     assert graph.call(srv.Halt, "conscience/halt").success
     ends_stopped(world, states, "halted")
     assert not (graph.home / "conscience" / "armed").exists()
+
+    states.messages.clear()
+    ballast.unlink()
+    states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
+    accepted.append(evaluate(graph, "aisle_1").evaluation_id)
+    world.request = (0.0, 0.0)
+    world.commands.messages.clear()
+    world.commands.wait_for()
+    states.messages.clear()
+    token = reset_token(graph.home, "anna", keys)
+    reset = srv.Reset.Request(operator_name="anna", token=token)
+    assert graph.call(srv.Reset, "conscience/reset", reset).success
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    graph.stop(node)
+    assert verify(graph.home / "ledger" / "conscience").verified
+    kept = {body.get("evaluation_id") for _, _, body in stream.events(graph.home)}
+    assert kept.issuperset(accepted), "what was allowed is on record"
 
 
 @pytest.fixture
