@@ -23,16 +23,22 @@ class Latch:
         self._state = threading.Lock()
         self._disk = threading.Lock()
         self.generation = 0
-        self._finished = True
+        self._finished = self._kept = True
         self.cause = NOT_ARMED
         self.read(robot)
 
-    def read(self, robot: str) -> None:
-        """Takes the state from the disk, for the robot with this id; a halt so far stays."""
+    def read(self, robot: str, anew: bool = False) -> None:
+        """Takes the state from the disk, for the robot with this id; a halt so far stays.
+
+        With `anew` a halt that reached the disk counts only if it is still there, as after a
+        restart: a stand-by heard the halt, but not the reset.
+        """
         generation, armed = self.generation, self._armed_on_disk(robot)
         with self._state:
             self._robot = robot
-            if self.cause in ("", NOT_ARMED) and generation == self.generation:
+            if generation != self.generation:
+                return
+            if self.cause in ("", NOT_ARMED) or (anew and armed and self._kept):
                 self.cause = "" if armed else NOT_ARMED
 
     @property
@@ -44,21 +50,23 @@ class Latch:
         """Latches at once, in memory; `forget_armed` finishes it."""
         with self._state:
             self.generation += 1
-            self._finished = False
+            self._finished = self._kept = False
             self.cause = cause or "halted"
 
     def forget_armed(self) -> str:
         """Removes the file, so that a restart finds the halt. What went wrong, or empty."""
+        kept = False
         try:
             with self._disk, contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
                 _sync_directory(self._path.parent)
+            kept = True
         except OSError as error:
             return f"halted, but {self._path} could not be removed: {error.strerror}"
         finally:
             with self._state:
                 self.generation += 1
-                self._finished = True
+                self._finished, self._kept = True, kept
         return ""
 
     def arm(self, operator: str, generation: int) -> None:

@@ -80,6 +80,7 @@ class ConscienceNode(BrainNode):
 
     def activate(self) -> None:
         self._provision()
+        self.latch.read(self.operators.robot, anew=True)
         self.epoch = str(uuid.uuid4())
         self._states = self.create_publisher(
             msg.SafetyState, "conscience/safety_state", qos.STATE)

@@ -20,6 +20,7 @@ from brainos_ros.conscience.credentials import (  # noqa: E402
     reset_token,
     sign,
 )
+from brainos_ros.conscience.halt import Latch  # noqa: E402
 from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
 from brainos_ros.conscience.rules import parse  # noqa: E402
 from brainos_ros.errors import ErrorCode  # noqa: E402
@@ -172,6 +173,17 @@ def test_halt_answers_in_every_state(graph: Any, keys: Path, state: str) -> None
     graph.stop(node)
     again = graph.start(ConscienceNode, **FAST_BASE)
     assert again.latch.halted
+
+
+def test_a_stand_by_that_takes_over_follows_a_reset_made_by_the_active(
+        graph: Any, keys: Path, world: World) -> None:
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    node = graph.start(ConscienceNode, "inactive", **FAST_BASE)
+    assert graph.call(srv.Halt, "conscience/halt").success
+    active = Latch(graph.home / "conscience", node.operators.robot)
+    active.arm("anna", active.generation)
+    assert graph.change_state("conscience", 3)
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
 
 
 def test_evaluate_answers_as_the_safety_contract_has_it(graph: Any, keys: Path) -> None:

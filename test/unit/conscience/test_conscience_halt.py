@@ -104,6 +104,34 @@ def test_reading_again_never_ends_a_halt_by_call(armed: Path) -> None:
     assert fresh.cause == NOT_ARMED
 
 
+def test_a_stand_by_that_takes_over_follows_the_reset_it_did_not_hear(armed: Path) -> None:
+    active, stand_by = Latch(armed, ROBOT), Latch(armed, ROBOT)
+    for latch in (active, stand_by):
+        latch.halt("button")
+        assert latch.forget_armed() == ""
+    stand_by.read(ROBOT, anew=True)
+    assert stand_by.cause == "button", "nobody reset it"
+    active.arm("anna", active.generation)
+    stand_by.read(ROBOT)
+    assert stand_by.halted, "only taking over asks the disk anew"
+    stand_by.read(ROBOT, anew=True)
+    assert not stand_by.halted
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_halt_that_is_not_on_disk_outlives_taking_over(armed: Path, told: bool) -> None:
+    latch = Latch(armed, ROBOT)
+    latch.halt("button")
+    if told:
+        (armed / "armed").rename(armed / "aside")
+        (armed / "armed").mkdir()
+        assert latch.forget_armed()
+        (armed / "armed").rmdir()
+        (armed / "aside").rename(armed / "armed")
+    latch.read(ROBOT, anew=True)
+    assert latch.cause == "button"
+
+
 def test_arming_is_durable_and_ends_the_halt(tmp_path: Path) -> None:
     latch = Latch(tmp_path, ROBOT)
     latch.arm("anna", latch.generation)
