@@ -190,19 +190,19 @@ class Gate:
                 )
         return tuple(found)
 
-    def _frozen(self) -> str:
+    def _frozen(self) -> str | None:
         if self._same_since is None:
-            return ""
+            return None
         x, y, yaw = self._same_since
         moved = math.hypot(self._pose[0] - x, self._pose[1] - y)
         turned = abs(math.remainder(self._pose[2] - yaw, math.tau))
         if moved < FROZEN_MOVE and turned < FROZEN_MOVE:
-            return ""
+            return None
         scan = self._points()
-        return "scan frozen" if scan is None or scan.x.size else ""
+        return "scan frozen" if scan is None or scan.x.size else None
 
     def _points(self) -> Scan | None:
-        if self._scan is None and self._scan_args is not None:
+        if self._scan_args is not None:
             try:
                 self._scan = self._scanner.points(*self._scan_args)
             except (ValueError, TypeError) as error:
@@ -309,9 +309,9 @@ class Gate:
         return () if verdict.approved else (f"rules: {verdict.reason}",)
 
 
-def _late(name: str, now: float, at: float, period: float) -> str:
+def _late(name: str, now: float, at: float, period: float) -> str | None:
     if now - at <= MISSED_PERIODS * period:
-        return ""
+        return None
     return f"no {name} yet" if at == -math.inf else f"{name} stale"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from brainos_ros.conscience import adopted
 from brainos_ros.conscience.gate import Gate, Periods, Tick
 from brainos_ros.conscience.rules import RuleSet, load, parse
-from brainos_ros.conscience.separation import Base, People
+from brainos_ros.conscience.separation import Base, People, Scanner, path_separation
 
 BASE = Base(0.3, 1.0, 1.5, 1.0, 2.0, 0.05, 0.3)
 PEOPLE = People(2.5, 0.0, 0.1, 0.1)
@@ -60,6 +60,13 @@ class Bench:
             self.feed()
             tick = self.gate.tick(self.now)
         return tick
+
+
+    def wall(self, distance_m: float, half: int = 20) -> None:
+        """A wall across the way ahead, `half` rays to each side, that stays as it is."""
+        for ray in range(180 - half, 181 + half):
+            self.ranges[ray] = distance_m / math.cos(math.radians(ray - 180))
+        self.frozen_scan = True
 
 
 @pytest.fixture
@@ -305,9 +312,7 @@ def test_slowed_means_less_than_asked_though_nothing_stops_it() -> None:
 
 
 def test_the_limit_told_is_that_of_the_wall_too(bench: Bench) -> None:
-    for ray in range(160, 201):
-        bench.ranges[ray] = 1.0 / math.cos(math.radians(ray - 180))
-    bench.frozen_scan = True
+    bench.wall(1.0)
     bench.request = (1.0, 0.0)
     tick = bench.run(2.0)
     assert tick.limit_mps == pytest.approx(independent_limit(0.7, 0.0, 0.37), rel=1e-5)
@@ -327,9 +332,7 @@ def test_an_old_scan_makes_for_a_longer_reaction(bench: Bench) -> None:
 
 
 def test_a_wall_ahead_stops_it_but_lets_it_turn_away(bench: Bench) -> None:
-    for ray in range(160, 201):
-        bench.ranges[ray] = 0.5 / math.cos(math.radians(ray - 180))
-    bench.frozen_scan = True
+    bench.wall(0.5)
     tick = bench.run(0.5)
     assert tick.obstacle_m == pytest.approx(0.2)
     assert tick.command == (0.0, 0.0)
@@ -341,13 +344,14 @@ def test_a_wall_ahead_stops_it_but_lets_it_turn_away(bench: Bench) -> None:
     assert bench.run(0.5).command[0] == pytest.approx(-0.5)
 
 
-def test_what_nobody_recognised_may_move_from_anywhere() -> None:
-    bench = Bench(People(2.5, 1.6, 0.1, 0.1))
+@pytest.mark.parametrize("speed", [1.6, 0.5])
+def test_what_nobody_recognised_may_move_from_anywhere(speed: float) -> None:
+    bench = Bench(People(2.5, speed, 0.1, 0.1))
     bench.ranges[0] = 1.5
     bench.frozen_scan = True
     tick = bench.run(1.0)
     assert tick.obstacle_m == pytest.approx(1.2)
-    assert tick.limit_mps == pytest.approx(independent_limit(1.2, 1.6, 0.37), rel=1e-5)
+    assert tick.limit_mps == pytest.approx(independent_limit(1.2, speed, 0.37), rel=1e-5)
     bench.ranges[0] = math.nan
     assert bench.run(0.1).command == (0.0, 0.0)
 
@@ -432,22 +436,48 @@ def test_an_invalid_scan_leaves_no_room_at_all(bench: Bench) -> None:
 
 
 def test_near_a_wall_it_keeps_its_curve_while_it_can_do_more_than_creep(bench: Bench) -> None:
-    for ray in range(160, 201):
-        bench.ranges[ray] = 1.0 / math.cos(math.radians(ray - 180))
-    bench.frozen_scan = True
+    bench.wall(1.0)
     bench.request = (1.0, 0.1)
     tick = bench.run(2.0)
     assert 0.1 < tick.command[0] < 1.0
     assert tick.command[1] == pytest.approx(0.1 * tick.command[0])
 
 
-def test_on_its_way_up_a_command_is_checked_against_the_wall_again(bench: Bench) -> None:
-    """The rise bends the curve; the limit told is the least of the two curves'."""
-    for ray in range(150, 211):
-        bench.ranges[ray] = 1.2 / math.cos(math.radians(ray - 180))
+def test_a_command_bent_by_its_rise_is_checked_against_the_wall_again(bench: Bench) -> None:
+    """From straight on into a curve: the rise to it leads nearer to the post than the curve."""
+    bench.request = (0.5, 0.0)
+    bench.run(1.0)
+    bench.ranges[174:179] = array("f", [0.55] * 5)
     bench.frozen_scan = True
-    bench.request = (1.0, 1.2)
-    for _ in range(60):
-        tick = bench.run()
-        rim = abs(tick.command[0]) + 0.3 * abs(tick.command[1])
-        assert rim <= tick.limit_mps + 1e-9
+    bench.request = (0.2, 0.5)
+    tick = bench.run()
+    points = Scanner(0.3).points(bench.ranges, -math.pi, math.tau / 360, 0.05, 12.0)
+    way = path_separation(points, *tick.command, 0.3)
+    limit = independent_limit(way, 0.0, 0.37)
+    rim = abs(tick.command[0]) + 0.3 * abs(tick.command[1])
+    assert rim == pytest.approx(limit, rel=1e-5)
+    assert tick.limit_mps == pytest.approx(limit, rel=1e-5)
+
+
+def test_a_post_beside_the_way_gives_the_limit_told_without_a_look_along_it(bench: Bench) -> None:
+    bench.ranges[90] = 1.0
+    bench.frozen_scan = True
+    tick = bench.run(1.0)
+    assert (tick.command, tick.obstacle_m) == ((0.5, 0.0), pytest.approx(0.7))
+    assert tick.limit_mps == pytest.approx(independent_limit(0.7, 0.0, 0.37), rel=1e-5)
+
+
+def test_a_scan_seen_before_the_first_odometry_froze_at_the_origin(bench: Bench) -> None:
+    bench.frozen_scan, bench.silent = True, {"odom"}
+    bench.run(0.1)
+    bench.silent = set()
+    assert bench.run().causes == ()
+
+
+@pytest.mark.parametrize("pose", [(0.1, 0.0, 0.0), (0.0, 0.0, 0.1)])
+def test_a_tenth_of_a_metre_or_radian_is_motion(
+        bench: Bench, pose: tuple[float, float, float]) -> None:
+    bench.frozen_scan = True
+    bench.run(0.1)
+    bench.pose = pose
+    assert bench.run().causes == ("scan frozen",)
