@@ -110,9 +110,8 @@ class Keeper:
         with self.lock:
             return self.changed.wait_for(holds, timeout_s)
 
-    def hear(self, name: str, pid: int, state: int) -> bool:
-        """A heartbeat. False if it comes from a process that is not supervised."""
-        now = time.monotonic()
+    def hear(self, name: str, pid: int, state: int, now: float) -> bool:
+        """A heartbeat that came at `now`. False if its process is not supervised."""
         with self.lock:
             node = self.supervisor.nodes.get(name)
             was = node.state if node else None

@@ -13,6 +13,7 @@ from brainos_msgs.srv import Failover, GetSystemStatus, RestartNode
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
+from rclpy.node import Node
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
@@ -81,7 +82,11 @@ class WatchdogNode(BrainNode):
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
-        self.create_subscription(Heartbeat, "heartbeats", self._hear, qos.HEARTBEATS)
+        self._ears = Node(
+            f"{self.get_name()}_ears", namespace=self.get_namespace(), context=self.context,
+            use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
+        self._heard = self._ears.create_subscription(
+            Heartbeat, self.resolve_topic_name("heartbeats"), lambda _: None, qos.HEARTBEATS)
         for role, spec in self._robot.nodes.items():
             for output in spec.outputs:
                 package, _, name = output.type.split("/")
@@ -100,6 +105,7 @@ class WatchdogNode(BrainNode):
         self._notifier.say("STOPPING=1")
         self._keeper.stop(STOP_S)
         self._journal.close()
+        self._ears.destroy_node()
 
     # ---------------------------------------------------------------- what the keeper needs
 
@@ -165,9 +171,21 @@ class WatchdogNode(BrainNode):
 
     # ---------------------------------------------------------------- what is heard and seen
 
-    def _hear(self, beat: Heartbeat) -> None:
+    def _listen(self, now: float) -> None:
+        """Take the heartbeats that came since the last tick.
+
+        No executor hears them: to wake up for each took 40 % more processor time in all.
+        """
+        wall_ns = time.time_ns()
+        with self._heard.handle:
+            while taken := self._heard.handle.take_message(Heartbeat, False):
+                beat, info = taken
+                age_s = (wall_ns - info["received_timestamp"]) / 1e9
+                self._hear(beat, now - min(max(age_s, 0.0), BEAT_S))
+
+    def _hear(self, beat: Heartbeat, now: float) -> None:
         name = beat.node.rpartition("/")[2]
-        known = self._keeper.hear(name, beat.pid, beat.state)
+        known = self._keeper.hear(name, beat.pid, beat.state, now)
         if not known and beat.pid not in self._strangers:
             self._strangers.add(beat.pid)
             self.get_logger().warning(f"{beat.node} (pid {beat.pid}) beats and is not supervised")
@@ -181,7 +199,9 @@ class WatchdogNode(BrainNode):
             self._keeper.wake()
 
     def _send_beat(self) -> None:
-        now = self._keeper.heard_at = time.monotonic()
+        now = time.monotonic()
+        self._listen(now)
+        self._keeper.heard_at = now
         if now - self._keeper.ran_at > SILENT_S:
             return
         self._beat.outputs += 1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,8 @@ def test_the_next_keeper_adopts(tmp_path: Path) -> None:
     next_one = keeper(tmp_path, later)
     next_one.begin()
     assert later.wait_for("adopted")["pid"] == pid
-    assert next_one.hear("memory", pid, 1)
-    assert not next_one.hear("memory", pid + 1, 1)
+    assert next_one.hear("memory", pid, 1, time.monotonic())
+    assert not next_one.hear("memory", pid + 1, 1, time.monotonic())
     next_one.stop(10.0)
     keeping.stop(10.0)
 
