@@ -185,6 +185,7 @@ class Upkeep:
                 self._wait([], time.monotonic() + AGAIN_S)
             if self._stop or time.monotonic() >= until:
                 return 0
+            self._read()  # what the last one said is no sign of life of the next
             started = time.monotonic()
             watchdog = _start(self._command, {
                 "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",

@@ -46,6 +46,17 @@ class Latch:
         """True if nothing may move until an operator resets it."""
         return bool(self.cause)
 
+    def look(self) -> str:
+        """Why the robot is halted, or empty. Halts if another process took the file away: a
+        stand-by may have heard a halt that the active did not."""
+        if not self.cause:
+            try:
+                os.stat(self._path)
+            except FileNotFoundError:
+                self.halt(f"{self._path} was removed: halted elsewhere")
+                self.forget_armed()
+        return self.cause
+
     def halt(self, cause: str) -> None:
         """Latches at once, in memory; `forget_armed` finishes it."""
         with self._state:
@@ -83,9 +94,11 @@ class Latch:
                         self.cause = ""
                         return
                 self._path.unlink()
+                _sync_directory(self._path.parent)
             except OSError as error:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
+                    _sync_directory(self._path.parent)
                 raise BrainError(
                     f"{self._path} could not be written: {error.strerror}", ErrorCode.LEDGER_REFUSED
                 ) from error

@@ -73,12 +73,10 @@ class ConscienceNode(BrainNode):
 
     def configure(self) -> None:
         self._assumed = people(self.settings)
-        self._rules, remark = adopted.in_force(
-            self.home, adopted.rules_file(self.settings["rules_file"]))
-        if remark:
-            self.get_logger().warning(remark)
+        self._load_rules()
 
     def activate(self) -> None:
+        self._load_rules()  # a stand-by did not hear of a change
         self._provision()
         self.latch.read(self.operators.robot, anew=True)
         self.epoch = str(uuid.uuid4())
@@ -92,7 +90,7 @@ class ConscienceNode(BrainNode):
             self._writer.put("halt", self._untold.pop(0))
         self._gate = Gate(base(self.settings), self._assumed, periods(self.settings), self._rules)
         self._gate.expects_people = bool(self.settings["tracked_people_topic"])
-        self._gate.halted = lambda: self.latch.cause
+        self._gate.halted = self.latch.look
         self._gate.held.append(self._writer.problem)
         self._open_desks()
         self._gate_side = GateSide(self, self._gate, self._outlet, Lines(self._writer.put),
@@ -133,6 +131,12 @@ class ConscienceNode(BrainNode):
             self.operators = UNPROVISIONED
             self.get_logger().warning(f"halted until an operator is registered: {error}")
         self.latch.read(self.operators.robot)
+
+    def _load_rules(self) -> None:
+        self._rules, remark = adopted.in_force(
+            self.home, adopted.rules_file(self.settings["rules_file"]))
+        if remark:
+            self.get_logger().warning(remark)
 
     def _open_desks(self) -> None:
         lifetime = self.settings["approval_lifetime_s"]

@@ -27,6 +27,8 @@ class Outlet:
                 self.publish(0.0, 0.0)
             else:
                 self.publish(linear, angular)
+                if self._latch.halted:  # while it was on its way out
+                    self.publish(0.0, 0.0)
 
     def zero(self) -> None:
         """Sends zero; a sender that hangs delays it by 5 ms, no more."""

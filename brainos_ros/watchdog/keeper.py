@@ -6,7 +6,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from brainos_ros.watchdog.level import Assessment
 from brainos_ros.watchdog.plan import Command
 from brainos_ros.watchdog.supervisor import Supervisor
 
+STOP_S = 3.0  # from SIGTERM to SIGKILL for a process that no longer belongs here
 DEAF_S = 0.15  # the other loop (heartbeats) did not run for so long: silence proves nothing
 
 
@@ -56,7 +57,7 @@ class Keeper:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wakeup, select.POLLIN)
         self._pressure = processes.Pressure()
-        self._finished = False
+        self._finished = self._ending = False
         self._saved: object = None
         self.started = time.monotonic()
         self.ran_at = self.heard_at = self.started
@@ -70,28 +71,27 @@ class Keeper:
         """Adopt what lives, start the rest."""
         with self.lock:
             now = time.monotonic()
-            living, active = self._pid_file.read()
+            living, active, given_up = self._pid_file.read()
             for name, process in living.items():
                 if name in self._commands:
                     self._take(name, process, now)
                 else:
-                    process.signal(signal.SIGTERM)
-                    os.close(process.pidfd)
-            domain = os.environ.get("ROS_DOMAIN_ID", "0")
-            for name, command in self._commands.items():
+                    process.end(STOP_S)
+            for name in self._commands:
                 if name not in self._processes:
-                    found = processes.running(command.marks, name, self._namespace, domain)
-                    other = next(filter(None, map(processes.adopt, found)), None)
+                    other = next(filter(None, map(processes.adopt, self._running(name))), None)
                     if other:
                         self._take(name, other, now)
             for role, node in active.items():
                 self.supervisor.holds(role, node)
+            self.supervisor.gave_up(given_up)
             self.supervisor.begin(now)
         self._thread.start()
 
     def stop(self, deadline_s: float) -> None:
         """Take everything down in reverse order, then end the loop; blocks."""
         with self.lock:
+            self._ending = True
             self.supervisor.stop(time.monotonic())
             self.wake()
             self.changed.wait_for(lambda: self.supervisor.all_stopped, deadline_s)
@@ -116,7 +116,7 @@ class Keeper:
             node = self.supervisor.nodes.get(name)
             was = node.state if node else None
             known = self.supervisor.beat(name, pid, state, now)
-            if node and not known and not node.host.pid:
+            if node and not known and not node.host.pid and pid in self._running(node.host.name):
                 process = processes.adopt(pid)
                 if process:
                     self._take(node.host.name, process, now)
@@ -159,6 +159,11 @@ class Keeper:
         self._processes[name] = process
         self._poll.register(process.pidfd, select.POLLIN)
 
+    def _running(self, name: str) -> Iterator[int]:
+        command = self._commands[name]
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        return processes.running(command.argv, command.marks, name, self._namespace, domain)
+
     def _take(self, name: str, process: processes.Process, now: float) -> None:
         self._hold(name, process)
         self.supervisor.adopt(name, process.pid, now)
@@ -186,11 +191,13 @@ class Keeper:
                 self._ports.level(current)
 
     def _save(self) -> None:
+        roles = self.supervisor.roles
+        lost = [] if self._ending else [name for name, role in roles.items() if role.given_up]
         state = ({name: p.pid for name, p in self._processes.items()},
-                 {name: role.holder.name for name, role in self.supervisor.roles.items()})
+                 {name: role.holder.name for name, role in roles.items()}, lost)
         if state != self._saved:
             try:
-                self._pid_file.write(self._processes, state[1])
+                self._pid_file.write(self._processes, *state[1:])
                 self._saved = state
             except OSError:
                 pass  # a full disk: the next watchdog finds the processes by their command lines

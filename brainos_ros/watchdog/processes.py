@@ -7,6 +7,7 @@ which never point at a later process of the same number (Linux, pidfd_open(2)).
 import contextlib
 import json
 import os
+import select
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from brainos_ros.watchdog.detect import Usage
 
+PARAMETERS = "watchdog/parameters.yaml"
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -33,6 +35,14 @@ class Process:
         """Send a signal; nothing happens if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
+
+    def end(self, patience_s: float) -> None:
+        """SIGTERM, SIGKILL after `patience_s`; returns when it has ended."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self.signal(number)
+            if select.select([self.pidfd], [], [], patience_s)[0]:
+                break
+        os.close(self.pidfd)
 
     def ended(self) -> str:
         """How it ended, in words; call it once, after the pidfd became readable."""
@@ -135,39 +145,51 @@ class PidFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, processes: Mapping[str, Process], active: Mapping[str, str]) -> None:
-        """Replace the file. `active` is role -> node that holds it."""
+    def write(self, processes: Mapping[str, Process], active: Mapping[str, str],
+              given_up: Sequence[str]) -> None:
+        """Replace the file. `active` is role -> node that holds it; `given_up` are roles."""
         body = {
             "boot": boot_id(),
             "processes": {name: [p.pid, p.start_time] for name, p in processes.items()},
             "active": dict(active),
+            "given_up": list(given_up),
         }
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps(body))
         draft.replace(self._path)
 
-    def read(self) -> tuple[dict[str, Process], dict[str, str]]:
-        """What of it still lives, adopted, and role -> node; empty if there is nothing usable."""
+    def read(self) -> tuple[dict[str, Process], dict[str, str], list[str]]:
+        """What of it still lives, adopted, role -> node, and the roles given up; empty if there
+        is nothing usable."""
         try:
             body = json.loads(self._path.read_text())
             if body["boot"] != boot_id():
-                return {}, {}
+                return {}, {}, []
             found = {name: adopt(int(pid), int(begun))
                      for name, (pid, begun) in body["processes"].items()}
-            return {n: p for n, p in found.items() if p}, dict(body["active"])
+            living = {n: p for n, p in found.items() if p}
+            return living, dict(body["active"]), list(body["given_up"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}, {}
+            return {}, {}, []
 
 
-def running(marks: Sequence[str], name: str, namespace: str, domain: str) -> Iterator[int]:
-    """Pids of processes in this namespace and ROS domain with an argument that ends with one of
-    `marks`, however they were started, and whose node, if renamed, is called `name`."""
+def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str, domain: str
+            ) -> Iterator[int]:
+    """Pids of processes that run what `argv` would start as node `name`.
+
+    However they were started: by a program or Python script that ends with one of `marks`, in this
+    namespace and ROS domain, with the parameters of this brain or of none.
+    """
+    own_name = os.path.basename(marks[-1])
+    ours = argv[argv.index("--params-file") + 1] if "--params-file" in argv else ""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             arguments = _read(f"{entry.path}/cmdline").split("\0")
-            if not any(a.endswith(tuple(marks)) for a in arguments):
+            python = "python" in os.path.basename(arguments[0])
+            program = arguments[1:3] if python else arguments[:1]
+            if not any(argument.endswith(tuple(marks)) for argument in program):
                 continue
             variables = dict(
                 line.split("=", 1)
@@ -177,7 +199,8 @@ def running(marks: Sequence[str], name: str, namespace: str, domain: str) -> Ite
         remaps = dict(a.split(":=", 1) for a in arguments if a.startswith("__") and ":=" in a)
         at = remaps.get("__ns", variables.get("ROS_NAMESPACE", "/")).strip("/")
         here = at == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain
-        if here and remaps.get("__node", name) == name:
+        brain = {a for a in arguments if a.endswith(PARAMETERS)}
+        if here and remaps.get("__node", own_name) == name and brain <= {ours}:
             yield int(entry.name)
 
 

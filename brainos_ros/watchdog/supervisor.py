@@ -7,7 +7,7 @@ their own.
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
@@ -94,18 +94,25 @@ class Supervisor:
         if role in self.roles and node in self.nodes and self.nodes[node].alive:
             self.roles[role].holder = self.nodes[node]
 
+    def gave_up(self, roles: Iterable[str]) -> None:
+        """An earlier watchdog gave these roles up; a new one is no reason to try again."""
+        for name in self.roles.keys() & set(roles):
+            self.roles[name].given_up = not self.roles[name].holder.alive
+
     def begin(self, now: float) -> None:
-        """Have every process started that does not live."""
+        """Have every process started that does not live, and was not given up."""
         for host in self.hosts.values():
-            if not host.pid:
+            if not host.pid and not any(self.roles[n.spec.role].given_up for n in host.nodes):
                 host.start_at = now
 
     def beat(self, name: str, pid: int, state: int, now: float) -> bool:
         """A heartbeat. False if it is of a process that is not supervised."""
         node = self.nodes.get(name)
-        if node is None or node.host.pid != pid:
+        if node is None or not pid or node.host.pid != pid:
             return False
         node.heart.beat(now)
+        if now < node.since:  # from before a transition whose answer was heard first
+            state = node.state
         if node.asked:
             node.heart.allow_until(node.asked_at + self._limit_s(node))
         if state != node.state:

@@ -304,6 +304,18 @@ def test_rules_change_by_two_signatures_only(
     assert states.messages
 
 
+def test_a_stand_by_that_takes_over_enforces_rules_changed_meanwhile(
+        graph: Any, keys: Path) -> None:
+    graph.start(ConscienceNode, "inactive", **FAST_BASE)
+    shipped = adopted.rules_file("").read_bytes()
+    changed = shipped.replace(b"payload_kg <= 25.0", b"payload_kg <= 20.0")
+    adopted.keep(graph.home, parse(changed))
+    assert graph.change_state("conscience", 3)
+    load = {"payload_kg": 22.0, "person_distance_m": 5.0, "moving": False}
+    assert not evaluate(graph, "pick", **load).approved
+    assert evaluate(graph, "pick", **{**load, "payload_kg": 19.0}).approved
+
+
 def test_a_tick_that_fails_sends_zero(graph: Any, keys: Path, world: World) -> None:
     states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
     node = graph.start(ConscienceNode, **FAST_BASE)

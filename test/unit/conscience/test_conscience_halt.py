@@ -132,6 +132,17 @@ def test_a_halt_that_is_not_on_disk_outlives_taking_over(armed: Path, told: bool
     assert latch.cause == "button"
 
 
+def test_a_halt_that_only_a_stand_by_heard_is_found_on_disk(armed: Path) -> None:
+    active, stand_by = Latch(armed, ROBOT), Latch(armed, ROBOT)
+    assert active.look() == ""
+    stand_by.halt("button")
+    stand_by.forget_armed()
+    assert "halted elsewhere" in active.look()
+    assert active.halted
+    active.arm("anna", active.generation)
+    assert active.look() == ""
+
+
 def test_arming_is_durable_and_ends_the_halt(tmp_path: Path) -> None:
     latch = Latch(tmp_path, ROBOT)
     latch.arm("anna", latch.generation)

@@ -61,32 +61,53 @@ def test_an_executable_that_is_missing() -> None:
 
 def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path: Path) -> None:
     file = processes.PidFile(tmp_path / "processes.json")
-    assert file.read() == ({}, {})
+    assert file.read() == ({}, {}, [])
     other = processes.Process(sleeper.pid, sleeper.start_time + 1, -1, adopted=False)
-    file.write({"memory": sleeper, "pfc": other}, {"memory": "memory"})
-    living, active = file.read()
+    file.write({"memory": sleeper, "pfc": other}, {"memory": "memory"}, ["pfc"])
+    living, active, given_up = file.read()
     assert list(living) == ["memory"], "the other had the same pid but another start"
     assert living["memory"].adopted
     os.close(living["memory"].pidfd)
-    assert active == {"memory": "memory"}
+    assert (active, given_up) == ({"memory": "memory"}, ["pfc"])
     (tmp_path / "processes.json").write_text("{")
-    assert file.read() == ({}, {})
+    assert file.read() == ({}, {}, [])
 
 
-def test_processes_are_found_by_what_they_run(tmp_path: Path) -> None:
-    environment = {**os.environ, "ROS_DOMAIN_ID": "99"}
-    mark = f"print(flush=True); {SLEEPER[-1]} {tmp_path}"
-    arguments = [*SLEEPER[:-1], mark, "--ros-args", "-r", "__ns:=/r1"]
-    child = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE)
+@contextlib.contextmanager
+def playing(*arguments: str) -> Iterator[int]:
+    """The pid of a process with these arguments in ROS domain 99."""
+    child = subprocess.Popen(
+        arguments, env={**os.environ, "ROS_DOMAIN_ID": "99"}, stdout=subprocess.PIPE)
     try:
         assert child.stdout
         child.stdout.readline()  # now it surely runs what it was given
-        assert list(processes.running((mark,), "memory", "/r1", "99")) == [child.pid]
-        assert not list(processes.running((mark,), "memory", "/", "99"))
-        assert not list(processes.running((mark,), "memory", "/r1", "98"))
+        yield child.pid
     finally:
         child.kill()
         child.communicate()
+
+
+def test_processes_are_found_by_what_they_run(tmp_path: Path) -> None:
+    code = f"print(flush=True); {SLEEPER[-1]} {tmp_path}"
+    marks = (code, "lib/brainos_ros/memory")
+
+    def found(name: str, namespace: str, domain: str, parameters: str = "") -> list[int]:
+        argv = ("memory", "--ros-args", "--params-file", parameters)
+        return list(processes.running(argv, marks, name, namespace, domain))
+
+    by_hand = [*SLEEPER[:-1], code, "--ros-args", "-r", "__ns:=/r1"]
+    ours, theirs = (f"/home/{robot}/{processes.PARAMETERS}" for robot in ("ours", "theirs"))
+    with playing(*by_hand) as pid:
+        assert found("memory", "/r1", "99", ours) == [pid], "started by hand"
+        assert not found("memory", "/", "99")
+        assert not found("memory", "/r1", "98")
+        assert not found("memory_standby", "/r1", "99"), "it is no stand-by of itself"
+    with playing(*by_hand, "-r", "__node:=memory_standby", "--params-file", ours) as pid:
+        assert found("memory_standby", "/r1", "99", ours) == [pid]
+        assert not found("memory", "/r1", "99", ours)
+        assert not found("memory_standby", "/r1", "99", theirs), "of another brain"
+    with playing("sh", "-c", f"echo; sleep 60 # {code}", *by_hand[1:]):
+        assert not found("memory", "/r1", "99", ours), "a wrapper is not what it wraps"
 
 
 class Ports:
@@ -147,10 +168,53 @@ def test_the_next_keeper_adopts(tmp_path: Path) -> None:
     next_one = keeper(tmp_path, later)
     next_one.begin()
     assert later.wait_for("adopted")["pid"] == pid
+    assert not next_one.hear("memory", 0, 1, time.monotonic())
     assert next_one.hear("memory", pid, 1, time.monotonic())
     assert not next_one.hear("memory", pid + 1, 1, time.monotonic())
     next_one.stop(10.0)
     keeping.stop(10.0)
+
+
+def test_a_heartbeat_does_not_make_any_process_a_node(tmp_path: Path) -> None:
+    """It may come from another machine, where the pid means another process."""
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    keeping.begin()
+    os.kill(ports.wait_for("started")["pid"], signal.SIGKILL)
+    ports.wait_for("failed")
+    assert not keeping.hear("memory", os.getppid(), 3, time.monotonic())
+    assert not keeping.hear("memory", 0, 3, time.monotonic())
+    keeping.stop(10.0)
+
+
+def test_what_no_longer_belongs_is_ended_before_anything_starts(tmp_path: Path) -> None:
+    old = processes.start(SLEEPER, os.environ)
+    old.signal(signal.SIGSTOP)
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    processes.PidFile(tmp_path / "watchdog/processes.json").write({"composed": old}, {}, [])
+    keeping.begin()
+    assert "was killed by SIGKILL" in old.ended()
+    ports.wait_for("started")
+    keeping.stop(10.0)
+
+
+def test_a_role_that_was_given_up_stays_so_until_somebody_asks(tmp_path: Path) -> None:
+    file = processes.PidFile(tmp_path / "watchdog/processes.json")
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    file.write({}, {}, ["memory"])
+    keeping.begin()
+    assert keeping.wait_until(lambda: keeping.supervisor.ladder.current is not None, 10)
+    assert keeping.supervisor.ladder.current
+    assert "failed for good: memory" in keeping.supervisor.ladder.current.reason
+    assert not keeping.loads()
+    with keeping.lock:
+        keeping.supervisor.restart("memory", "repaired", time.monotonic())
+    keeping.wake()
+    ports.wait_for("started")
+    keeping.stop(10.0)
+    assert file.read()[2] == [], "an orderly end forgets it"
 
 
 def test_the_journal_keeps_events_until_the_ledger_takes_them() -> None:

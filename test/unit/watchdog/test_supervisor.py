@@ -298,6 +298,16 @@ def test_a_lost_request_is_sent_again() -> None:
     assert not world.kinds("failed")
 
 
+def test_a_beat_from_before_a_transition_does_not_undo_it() -> None:
+    world = World({"memory": NodeSpec("memory")})
+    world.run(3.0)
+    node, pid = world.supervisor.nodes["memory"], world.processes["memory"].pid
+    assert world.supervisor.beat("memory", pid, INACTIVE, node.since - 0.04)
+    assert node.state == ACTIVE
+    assert world.supervisor.beat("memory", pid, INACTIVE, world.now)
+    assert node.state == INACTIVE
+
+
 def test_a_process_that_never_speaks() -> None:
     world = World(brain(heartbeat=Beat(grace_s=1.0)))
     world.supervisor.begin(0.0)
