@@ -299,8 +299,7 @@ def test_a_lost_request_is_sent_again() -> None:
 
 
 def test_a_beat_from_before_a_transition_does_not_undo_it() -> None:
-    world = World({"memory": NodeSpec("memory")})
-    world.run(3.0)
+    world = started()
     node, pid = world.supervisor.nodes["memory"], world.processes["memory"].pid
     assert world.supervisor.beat("memory", pid, INACTIVE, node.since - 0.04)
     assert node.state == ACTIVE
