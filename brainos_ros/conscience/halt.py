@@ -69,8 +69,7 @@ class Latch:
         kept = False
         try:
             with self._disk, contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-                _sync_directory(self._path.parent)
+                self._remove()
             kept = True
         except OSError as error:
             return f"halted, but {self._path} could not be removed: {error.strerror}"
@@ -93,16 +92,18 @@ class Latch:
                     if self.generation == generation and self._finished:
                         self.cause = ""
                         return
-                self._path.unlink()
-                _sync_directory(self._path.parent)
+                self._remove()
             except OSError as error:
                 with contextlib.suppress(OSError):
-                    self._path.unlink()
-                    _sync_directory(self._path.parent)
+                    self._remove()
                 raise BrainError(
                     f"{self._path} could not be written: {error.strerror}", ErrorCode.LEDGER_REFUSED
                 ) from error
         raise BrainError("halted again while it was reset", ErrorCode.CONSCIENCE_HALTED)
+
+    def _remove(self) -> None:
+        self._path.unlink()
+        _sync_directory(self._path.parent)
 
     def _armed_on_disk(self, robot: str) -> bool:
         try:
