@@ -237,6 +237,19 @@ class Wheels:
         self.told.append((linear, angular))
 
 
+def test_a_command_that_a_halt_overtakes_is_followed_by_zero(armed: Path) -> None:
+    latch, wheels = Latch(armed, ROBOT), Wheels()
+    outlet = Outlet(latch)
+
+    def publish(linear: float, angular: float) -> None:
+        latch.halt("button")
+        wheels.publish(linear, angular)
+
+    outlet.publish = publish
+    outlet.send(0.5, 0.2)
+    assert wheels.told == [(0.5, 0.2), (0.0, 0.0)]
+
+
 def test_the_outlet_sends_nothing_but_zero_while_halted(armed: Path) -> None:
     latch, wheels = Latch(armed, ROBOT), Wheels()
     outlet = Outlet(latch)
