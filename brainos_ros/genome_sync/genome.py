@@ -51,7 +51,8 @@ class Gene:
             raise _rejected(f"gene {self.name} has bounds [{self.low}, {self.high}]: none or empty")
         if self.tensor.ndim > MAX_DIMENSIONS:
             raise _rejected(f"gene {self.name} has {self.tensor.ndim} dimensions: 8 are the limit")
-        if not bool(((self.tensor >= self.low) & (self.tensor <= self.high)).all()):
+        wide = self.tensor.astype(np.float64)  # a bound may be beyond float32
+        if not bool(((wide >= self.low) & (wide <= self.high)).all()):
             raise _rejected(f"gene {self.name} leaves its bounds [{self.low:g}, {self.high:g}]")
         frozen = np.array(self.tensor, dtype=DTYPES[kind], order="C")
         frozen.flags.writeable = False

@@ -111,8 +111,7 @@ class Supervisor:
         if node is None or not pid or node.host.pid != pid:
             return False
         node.heart.beat(now)
-        if now < node.since:  # from before a transition whose answer was heard first
-            state = node.state
+        state = node.state if now < node.since else state  # older than an answer heard already
         if node.asked:
             node.heart.allow_until(node.asked_at + self._limit_s(node))
         if state != node.state:

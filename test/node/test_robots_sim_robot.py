@@ -1,6 +1,7 @@
 """The simulated robot over DDS: its topics, its obedience, and the action that drives it."""
 
 import math
+import queue
 import threading
 
 import pytest
@@ -53,10 +54,16 @@ class Action:
         assert self._client.wait_for_server(10.0)
         self.feedback = []
         goal = Execute.Goal(action=action, context=dict_to_attributes(context))
-        sent = self._client.send_goal_async(
-            goal, feedback_callback=lambda message: self.feedback.append(message.feedback)
-        )
-        self.handle = self._wait(sent)
+        sent = queue.SimpleQueue()
+
+        def send():
+            """On the executor's thread: off it, rclpy may drop an answer that comes at once."""
+            timer.cancel()
+            sent.put(self._client.send_goal_async(
+                goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
+
+        timer = graph.tester.create_timer(0.001, send)
+        self.handle = self._wait(sent.get(timeout=10.0))
         self._ended = self.handle.get_result_async()
 
     @staticmethod
