@@ -190,6 +190,7 @@ def test_a_heartbeat_does_not_make_any_process_a_node(tmp_path: Path) -> None:
 def test_what_no_longer_belongs_is_ended_before_anything_starts(tmp_path: Path) -> None:
     old = processes.start(SLEEPER, os.environ)
     old.signal(signal.SIGSTOP)
+    os.waitid(os.P_PIDFD, old.pidfd, os.WSTOPPED | os.WNOWAIT)
     ports = Ports()
     keeping = keeper(tmp_path, ports)
     processes.PidFile(tmp_path / "watchdog/processes.json").write({"composed": old}, {}, [])
