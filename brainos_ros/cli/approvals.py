@@ -5,15 +5,16 @@ import json
 import time
 from typing import Any
 
-import rclpy
 from brainos_msgs.srv import Approve, Deny, ListPending
-from rclpy.node import Node
 
-from brainos_ros.cli.conscience import home_arguments, home_of, person_arguments
+from brainos_ros.cli.client import add_arguments as add_common
+from brainos_ros.cli.client import brain
+from brainos_ros.cli.conscience import person_arguments
+from brainos_ros.cli.home import add_arguments as home_arguments
+from brainos_ros.cli.home import home_of
 from brainos_ros.conscience import credentials
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros.conversions import attributes_to_dict, time_to_s
-from brainos_ros.ros.executor import Outgoing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,25 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         person_arguments(sub)
     sub.add_argument("--reason", default="", help="recorded")
     for sub in verbs.choices.values():
-        sub.add_argument("--namespace", default="", help="namespace of the robot")
-        sub.add_argument("--timeout", type=float, default=5.0, help="seconds to wait")
+        add_common(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     """Talks to the conscience; returns the exit code."""
-    rclpy.init()
-    node = Node("brainos_approvals", namespace=args.namespace, enable_rosout=False)
-    outgoing = Outgoing(node)
-
-    def call(kind: Any, name: str, request: Any) -> Any:
-        client = outgoing.client(kind, f"conscience/{name}")
-        reply = outgoing.call(client, request, args.timeout)
-        if not reply.success:
-            raise BrainError(reply.message, ErrorCode(reply.error_code))
-        return reply
-
-    try:
-        pending = call(ListPending, "list_pending", ListPending.Request()).pending
+    with brain(args) as caller:
+        pending = caller.call(
+            ListPending, "conscience/list_pending", ListPending.Request()).pending
         if args.what == "list":
             return _list(pending, args.json)
         found = [each for each in pending if each.approval_id == args.approval_id]
@@ -60,12 +50,8 @@ def run(args: argparse.Namespace) -> int:
             approval_id=args.approval_id, operator_name=args.operator, token=token)
         if args.what == "deny":
             request.reason = args.reason
-        print(call(kind, args.what, request).status)
-        return 0
-    finally:
-        outgoing.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        print(caller.call(kind, f"conscience/{args.what}", request).status)
+    return 0
 
 
 def _list(pending: Any, as_json: bool) -> int:

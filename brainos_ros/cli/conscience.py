@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 
+from brainos_ros.cli.home import add_arguments as home_arguments
+from brainos_ros.cli.home import home_of
 from brainos_ros.conscience import adopted, credentials, stream, table
 from brainos_ros.conscience.replay import replay
 from brainos_ros.conscience.rules import load
@@ -37,22 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--json", action="store_true")
 
 
-def home_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", default="sim", help="name of the robot (default sim)")
-    parser.add_argument("--home", type=Path, help="default $BRAINOS_HOME, ~/.ros/brainos/<robot>")
-
-
 def person_arguments(parser: argparse.ArgumentParser) -> None:
     home_arguments(parser)
     parser.add_argument("--operator", required=True, help="name of the person")
     parser.add_argument("--keys", type=Path, help="folder of private keys; default "
                         "~/.config/brainos/keys")
-
-
-def home_of(args: argparse.Namespace) -> Path:
-    """The state directory the arguments mean."""
-    return Path(args.home or os.environ.get("BRAINOS_HOME")
-                or Path.home() / ".ros" / "brainos" / args.robot)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,14 +4,10 @@ import argparse
 
 from brainos_msgs.srv import Failover
 
-from brainos_ros.cli.client import add_arguments as add_common
 from brainos_ros.cli.client import brain
+from brainos_ros.cli.restart import add_arguments
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("role", help="role from the robot file, e.g. pfc")
-    parser.add_argument("--reason", default="asked for on the command line")
-    add_common(parser)
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:

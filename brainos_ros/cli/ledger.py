@@ -6,7 +6,6 @@ it. Exit codes: 0 done; 1 something is wrong with a stream, a proof or an archiv
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from brainos_ros.cli.home import home_of
 from brainos_ros.cli.ledger_arguments import add_arguments
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import auditing, backup, exchange, housekeeping, proof, verifier
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _root(args: argparse.Namespace) -> Path:
-    home = args.home or os.environ.get("BRAINOS_HOME")
-    return Path(home or Path.home() / ".ros" / "brainos" / args.robot) / "ledger"
+    return home_of(args) / "ledger"
 
 
 def _path(args: argparse.Namespace) -> Path:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from brainos_ros.cli.home import add_arguments as home_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-verbs."""
@@ -13,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if stream != "none":
             nargs = "?" if stream == "any" else None
             sub.add_argument("stream", nargs=nargs, help="name: the role that writes it")
-            sub.add_argument("--robot", default="sim", help="name of the robot (default sim)")
-            home = "default $BRAINOS_HOME, ~/.ros/brainos/<robot>"
-            sub.add_argument("--home", type=Path, help=home)
+            home_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 

@@ -9,7 +9,7 @@ from brainos_ros.cli.client import brain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("role", help="role from the robot file, e.g. memory")
+    parser.add_argument("role", help="role from the robot file, e.g. pfc")
     parser.add_argument("--reason", default="asked for on the command line")
     add_common(parser)
 

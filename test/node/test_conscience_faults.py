@@ -1,13 +1,11 @@
 """Faults in a real graph: each one ends stopped, and a halt always works."""
 
 import math
-import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 from brainos_msgs import msg, srv  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from small_disk import fill, small_disk  # noqa: E402
 
 from brainos_ros.conscience import stream  # noqa: E402
 from brainos_ros.conscience.credentials import reset_token  # noqa: E402
@@ -167,28 +166,18 @@ def test_a_ledger_that_is_gone_does_not_hold_up_a_halt(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A home on a disk of 40 MB of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=False,
-            capture_output=True).returncode:
-        pytest.skip("a full disk needs root and mount")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "40m") as place:
+        yield place
 
 
 def test_a_full_disk_denies_stops_still_halts_and_ends_when_space_returns(
-        graph: Any, small_disk: Path, world: World) -> None:
-    graph.home = small_disk / "home"
+        graph: Any, disk: Path, world: World) -> None:
+    graph.home = disk / "home"
     keys = provisioned(graph.home)
     node, states = driving(graph, world)
     accepted = [evaluate(graph, "aisle_1").evaluation_id]
-    ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
+    ballast = fill(disk)
     for size in (12_000, 1000, 1):
         filling = {f"note_{n}": "x" * (size // 4 + 1) for n in range(4)}
         while (verdict := evaluate(graph, "aisle_1", **filling)).approved:

@@ -3,7 +3,6 @@
 import os
 import random
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream, verify
@@ -86,20 +86,9 @@ def test_a_writer_killed_500_times_loses_nothing_it_accepted(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or not mount:
-        pytest.skip("mounting a small disk needs root")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 def fill(stream: Stream, accepted: list[int]) -> BrainError:
@@ -111,9 +100,9 @@ def fill(stream: Stream, accepted: list[int]) -> BrainError:
             return refusal
 
 
-def test_a_full_disk_refuses_and_loses_nothing(small_disk: Path) -> None:
+def test_a_full_disk_refuses_and_loses_nothing(disk: Path) -> None:
     accepted: list[int] = []
-    with Stream.open(small_disk, "pfc", segment_bytes=64 << 10) as stream:
+    with Stream.open(disk, "pfc", segment_bytes=64 << 10) as stream:
         refusal = fill(stream, accepted)
         assert "No space left on device" in str(refusal)
         assert refusal.code is ErrorCode.LEDGER_REFUSED
@@ -121,29 +110,29 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk: Path) -> None:
         for sequence in accepted:
             assert stream.read(sequence).body == b"x" * 1000
         size = stream.size
-    (small_disk / "ballast").write_bytes(b"")
-    assert verify(small_disk / "pfc").records == size
+    (disk / "ballast").write_bytes(b"")
+    assert verify(disk / "pfc").records == size
 
 
-def test_a_full_disk_that_is_emptied_goes_on(small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_that_is_emptied_goes_on(disk: Path) -> None:
+    ballast = disk / "ballast"
     ballast.write_bytes(bytes(600 << 10))
-    with Stream.open(small_disk, "pfc", segment_bytes=64 << 10) as stream:
+    with Stream.open(disk, "pfc", segment_bytes=64 << 10) as stream:
         fill(stream, [])
         size = stream.size
         ballast.unlink()
         assert stream.event("note", b"again") == size
-    assert verify(small_disk / "pfc").verified
+    assert verify(disk / "pfc").verified
 
 
-def test_a_read_only_disk_is_named_as_such(small_disk: Path) -> None:
-    with Stream.open(small_disk, "pfc", segment_bytes=64 << 10) as stream:
+def test_a_read_only_disk_is_named_as_such(disk: Path) -> None:
+    with Stream.open(disk, "pfc", segment_bytes=64 << 10) as stream:
         stream.event("note", b"before")
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(BrainError, match="Read-only file system") as refusal:
-        Stream.open(small_disk, "pfc")
+        Stream.open(disk, "pfc")
     assert refusal.value.code is ErrorCode.UNAVAILABLE
-    report = verify(small_disk / "pfc")
+    report = verify(disk / "pfc")
     assert report.verified
     assert report.records == 2
-    assert not (small_disk / "pfc/frozen").exists()
+    assert not (disk / "pfc/frozen").exists()

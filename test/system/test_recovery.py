@@ -103,7 +103,7 @@ def test_a_crash_loop_is_given_up_on_and_the_level_says_so(start: Callable[[str]
 def test_one_brain_per_home(start: Callable[[str], Brain]) -> None:
     brain = start(BASE + "  memory: {}\n")
     second = subprocess.run(
-        [sys.executable, "-m", "brainos_ros.cli.main", "up", str(brain.home / "test.yaml"),
+        [sys.executable, "-m", "brainos_ros.cli.main", "up", str(brain.robot),
          "--home", str(brain.home)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert f"pid {brain.up.pid}" in second.stderr

@@ -22,15 +22,15 @@ nodes:
 
 
 class Brain:
-    """`brainos up` on a robot file of its own."""
+    """`brainos up` on a robot file of its own, which lies with its log in `place`."""
 
-    def __init__(self, home: Path, nodes: str, **environment: str) -> None:
-        self.home, self.log = home, home / "up.log"
-        robot = home / "test.yaml"
-        robot.write_text(nodes)
+    def __init__(self, place: Path, nodes: str, home: Path | None = None, **variables: str) -> None:
+        self.home, self.log, self.robot = home or place, place / "up.log", place / "test.yaml"
+        self.robot.write_text(nodes)
         self.up = subprocess.Popen(
-            [sys.executable, "-m", "brainos_ros.cli.main", "up", str(robot), "--home", str(home)],
-            cwd=ROOT, env=os.environ | environment, stdout=self.log.open("wb"),
+            [sys.executable, "-m", "brainos_ros.cli.main", "up", str(self.robot),
+             "--home", str(self.home)],
+            cwd=ROOT, env=os.environ | variables, stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT)
 
     def text(self) -> str:

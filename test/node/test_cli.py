@@ -1,0 +1,69 @@
+"""The verbs that ask a running brain, as a person types them."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from brainos_msgs import msg, srv
+from conscience_world import FAST_BASE, World, provisioned
+
+from brainos_ros.conscience.node import ConscienceNode
+from brainos_ros.ros import qos
+from brainos_ros.ros.conversions import dict_to_attributes
+
+
+def brainos(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "brainos_ros.cli.main", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def ask(graph: Any, battery: float) -> str:
+    """The approval id of an action that waits for a person."""
+    context = {"zone": "public", "battery_percent": battery, "charging": False}
+    return str(graph.call(srv.Evaluate, "conscience/evaluate", srv.Evaluate.Request(
+        action="go_to", context=dict_to_attributes(context))).evaluation.approval_id)
+
+
+def test_a_person_lists_approves_and_denies(graph: Any) -> None:
+    who = ("--home", graph.home, "--operator", "anna", "--keys", provisioned(graph.home))
+    graph.start(ConscienceNode, **FAST_BASE)
+    wanted, unwanted = ask(graph, 50.0), ask(graph, 60.0)
+    listed = json.loads(brainos("approvals", "list", "--json").stdout)
+    assert {each["approval_id"] for each in listed} == {wanted, unwanted}
+    assert brainos("approvals", "approve", wanted, *who).stdout == "approved\n"
+    assert brainos("approvals", "deny", unwanted, *who, "--reason", "not now").stdout == "denied\n"
+    assert "0 waiting" in brainos("approvals", "list").stdout
+    again = brainos("approvals", "approve", wanted, *who)
+    assert (again.returncode, again.stderr) == (2, f"brainos approvals: {wanted} is not pending\n")
+
+
+def test_a_person_halts_and_resets(graph: Any) -> None:
+    keys, world = provisioned(graph.home), World(graph)
+    try:
+        states = graph.listen(msg.SafetyState, "conscience/safety_state", qos.STATE)
+        graph.start(ConscienceNode, **FAST_BASE)
+        states.wait_for(lambda state: state.state == msg.SafetyState.RUNNING)
+        done = brainos("halt", "--reason", "a test")
+        assert done.returncode == 0, done.stderr
+        assert not (graph.home / "conscience" / "armed").exists()
+        token = brainos("conscience", "token", "reset", "--home", graph.home,
+                        "--operator", "anna", "--keys", keys).stdout.strip()
+        world.request = (0.0, 0.0)
+        world.commands.messages.clear()
+        world.commands.wait_for()
+        reset = graph.call(srv.Reset, "conscience/reset", srv.Reset.Request(
+            operator_name="anna", token=token))
+        assert reset.success, reset.message
+        assert (graph.home / "conscience" / "armed").exists()
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("verb", [
+    ("halt",), ("status",), ("approvals", "list"), ("restart", "pfc"), ("failover", "pfc")])
+def test_without_a_brain_it_says_so(verb: tuple[str, ...]) -> None:
+    done = brainos(*verb, "--namespace", "nobody", "--timeout", "0.2")
+    assert done.returncode == 2
+    assert "nobody offers /nobody/" in done.stderr
