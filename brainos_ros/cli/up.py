@@ -25,6 +25,7 @@ import yaml
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_file import Beat
+from brainos_ros.ros import discovery
 from brainos_ros.watchdog import processes
 from brainos_ros.watchdog.detect import Heart, Lag
 
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         if not path.is_file():
             raise BrainError(f"--params-file {path}: no such file", ErrorCode.NOT_FOUND)
     with _claim(home):
+        if advice := discovery.advice():
+            print(f"[brainos] {robot.name}: {advice}", flush=True)
         driver = None
         if robot.driver and not args.no_driver:
             driver = _start_driver(robot, robot.driver, home, args)

@@ -8,6 +8,9 @@ PROFILE_VARIABLES = (
     "FASTDDS_DEFAULT_PROFILES_FILE",  # Kilted and later
 )
 
+RECEIVE_BUFFER = 1 << 20  # bytes, as both profiles ask for
+_LIMIT = Path("/proc/sys/net/core/rmem_max")
+
 
 def prepare() -> None:
     """Let Fast DDS read config/fastdds.xml, unless the user named a profile.
@@ -24,6 +27,19 @@ def prepare() -> None:
     if _is_local() and "rmw_fastrtps" in os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
         os.environ.pop("ROS_LOCALHOST_ONLY", None)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
+
+
+def advice() -> str:
+    """What a person should change for nodes to find each other at once; empty if nothing."""
+    try:
+        limit = int(_LIMIT.read_text())
+    except OSError:
+        return ""
+    if limit >= RECEIVE_BUFFER:
+        return ""
+    return (f"the kernel's limit for receive buffers is {limit >> 10} KiB, so a restarted node may "
+            f"be found up to a second late; allow more: sysctl -w net.core.rmem_max="
+            f"{RECEIVE_BUFFER}")
 
 
 def _is_local() -> bool:

@@ -54,6 +54,24 @@ def test_a_profile_of_the_user_is_left_alone(environment: dict[str, str]) -> Non
     assert environment == before
 
 
+@pytest.mark.parametrize(("limit", "said"), [("212992", "208 KiB"), ("1048576", "")])
+def test_small_receive_buffers_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, said: str
+) -> None:
+    file = tmp_path / "rmem_max"
+    file.write_text(f"{limit}\n")
+    monkeypatch.setattr(discovery, "_LIMIT", file)
+    advice = discovery.advice()
+    assert said in advice
+    assert bool(said) == bool(advice)
+
+
+@pytest.mark.parametrize("profile", ["fastdds.xml", "fastdds_localhost.xml"])
+def test_both_profiles_ask_for_the_buffer_that_is_spoken_of(profile: str) -> None:
+    text = (Path(discovery.__file__).parents[2] / "config" / profile).read_text()
+    assert f"<receiveBufferSize>{discovery.RECEIVE_BUFFER}<" in text
+
+
 def test_no_shared_memory_that_a_starting_process_could_block(graph: Any) -> None:
     if "fastrtps" not in get_rmw_implementation_identifier():
         pytest.skip("another middleware than Fast DDS")
