@@ -5,9 +5,7 @@ the file, line, field, value and what would be right. `config/robots/example_bas
 every field.
 """
 
-import difflib
 import importlib.util
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from brainos_ros.checked_yaml import Place, compose, meant
 from brainos_ros.errors import BrainError, ErrorCode
 
 STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
@@ -79,6 +76,15 @@ class Driver:
 
 
 @dataclass(frozen=True)
+class Network:
+    """How to tell that the robot is cut off from what is outside it."""
+
+    reach: tuple[str, ...] = ()  # host:port of places that accept TCP connections
+    period_s: float = 2.0
+    misses: int = 2
+
+
+@dataclass(frozen=True)
 class Robot:
     """A checked robot file."""
 
@@ -88,6 +94,7 @@ class Robot:
     people: Mapping[str, float]
     topics: Mapping[str, str]
     nodes: Mapping[str, NodeSpec]
+    network: Network = Network()
     hardware: tuple[str, ...] = ("cpu",)
     composition: bool = False
     driver: Driver | None = None
@@ -131,91 +138,6 @@ _TOPICS = {
 }
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A value of the file with its name and line, read by asking for the type that is wanted."""
-
-    path: Path
-    name: str
-    node: yaml.Node
-
-    def wrong(self, what: str, line: int | None = None) -> BrainError:
-        line = self.node.start_mark.line + 1 if line is None else line
-        return BrainError(f"{self.path}:{line}: {self.name}{': ' if self.name else ''}{what}")
-
-    def value(self) -> Any:
-        return _CONSTRUCT.construct_object(self.node, deep=True)
-
-    def number(self, low: float, high: float) -> float:
-        value = self.value()
-        real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not math.isfinite(value):
-            raise self.wrong(f"{value!r} is not a number; give one from {low:g} to {high:g}")
-        if not low <= value <= high:
-            raise self.wrong(f"{value:g} is outside {low:g} to {high:g}")
-        return float(value)
-
-    def whole(self, low: int, high: int) -> int:
-        value = self.number(low, high)
-        if value != int(value):
-            raise self.wrong(f"{value:g} is not a whole number; give one from {low} to {high}")
-        return int(value)
-
-    def flag(self) -> bool:
-        value = self.value()
-        if not isinstance(value, bool):
-            raise self.wrong(f"{value!r} is neither true nor false")
-        return value
-
-    def text(self) -> str:
-        value = self.value()
-        if not isinstance(value, str) or not value.strip():
-            raise self.wrong(f"{value!r} is not a text; give a name")
-        return value
-
-    def choice(self, known: Sequence[str]) -> str:
-        value = self.value()
-        if value not in known:
-            raise self.wrong(f"{value!r} is unknown{_meant(value, known)}")
-        return str(value)
-
-    def items(self) -> "list[_Place]":
-        if not isinstance(self.node, yaml.SequenceNode):
-            raise self.wrong(f"{self.value()!r} is not a list; write [a, b]")
-        return [
-            _Place(self.path, f"{self.name}[{i}]", child)
-            for i, child in enumerate(self.node.value)
-        ]
-
-    def fields(self, known: Sequence[str] | None = None) -> "dict[str, _Place]":
-        """The fields of a mapping; a repeated one, or one not in `known`, is refused."""
-        if isinstance(self.node, yaml.ScalarNode) and self.node.value in ("", "~", "null"):
-            return {}
-        if not isinstance(self.node, yaml.MappingNode):
-            raise self.wrong(f"{self.value()!r} is not a mapping; write `field: value` lines")
-        found: dict[str, _Place] = {}
-        for key_node, value_node in self.node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in found:
-                raise self.wrong(f"{key!r} is given twice; keep one of them", line)
-            if known is not None and key not in known:
-                raise self.wrong(f"unknown field {key!r}{_meant(key, known)}", line)
-            found[key] = _Place(self.path, f"{self.name}.{key}".lstrip("."), value_node)
-        return found
-
-    def mapping(self) -> dict[str, Any]:
-        return {key: place.value() for key, place in self.fields().items()}
-
-
-_CONSTRUCT = yaml.constructor.SafeConstructor()
-
-
-def _meant(value: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known here: {', '.join(known)}"
-
-
 def folders() -> Iterator[Path]:
     """Where robot files are looked for by name: the working folder's config/robots, the source
     tree's, then the installed package's."""
@@ -240,7 +162,7 @@ def find(robot: str) -> Path:
         if (folder / f"{robot}.yaml").is_file():
             return folder / f"{robot}.yaml"
         names |= {path.stem for path in folder.glob("*.yaml")}
-    raise BrainError(f"robot {robot!r} is unknown{_meant(robot, sorted(names))}",
+    raise BrainError(f"robot {robot!r} is unknown{meant(robot, sorted(names))}",
                      ErrorCode.NOT_FOUND)
 
 
@@ -278,16 +200,9 @@ def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
     the file, with its line.
     """
     path = find(str(robot))
-    try:
-        node = yaml.compose(path.read_text(), yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BrainError(f"{path}:{line}: not YAML: {error.problem}") from error
-    if node is None:
-        raise BrainError(f"{path}:1: the file is empty; start from config/robots/example_base.yaml")
-    top = _Place(path, "", node)
-    known = ("name", "base", "people", "topics", "hardware", "composition", "driver", "nodes",
-             "parameters")
+    top = compose(path)
+    known = ("name", "base", "people", "topics", "network", "hardware", "composition", "driver",
+             "nodes", "parameters")
     fields = top.fields(known)
     for must in ("name", "base", "nodes"):
         if must not in fields:
@@ -310,6 +225,7 @@ def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
         },
         topics={key: topics[key].text() if key in topics else default
                 for key, default in _TOPICS.items()},
+        network=_network(fields["network"]) if "network" in fields else Network(),
         hardware=tuple(item.text() for item in fields["hardware"].items())
         if "hardware" in fields else ("cpu",),
         composition=fields["composition"].flag() if "composition" in fields else False,
@@ -319,7 +235,26 @@ def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
     )
 
 
-def _driver(place: _Place, find_executable: Finder) -> Driver:
+def _network(place: Place) -> Network:
+    fields = place.fields(list(Network.__dataclass_fields__))
+    given: dict[str, Any] = {}
+    if "reach" in fields:
+        given["reach"] = tuple(_address(item) for item in fields["reach"].items())
+    if "period_s" in fields:
+        given["period_s"] = fields["period_s"].number(0.1, 3600)
+    if "misses" in fields:
+        given["misses"] = fields["misses"].whole(1, 100)
+    return Network(**given)
+
+
+def _address(place: Place) -> str:
+    host, _, port = place.text().rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise place.wrong(f"{place.value()!r} is not host:port; write e.g. 10.0.0.2:22")
+    return place.text()
+
+
+def _driver(place: Place, find_executable: Finder) -> Driver:
     fields = place.fields(("executable", "package", "parameters"))
     if "executable" not in fields:
         raise place.wrong("the field 'executable' is missing; e.g. sim_robot")
@@ -332,14 +267,14 @@ def _driver(place: _Place, find_executable: Finder) -> Driver:
     return driver
 
 
-def _must_exist(place: _Place, package: str, name: str, find_executable: Finder) -> None:
+def _must_exist(place: Place, package: str, name: str, find_executable: Finder) -> None:
     if find_executable(package, name) is None:
         raise place.wrong(
             f"package {package!r} has no executable {name!r}; build and source the package, "
             f"or name one that `ros2 pkg executables {package}` lists")
 
 
-def _nodes(place: _Place, find_executable: Finder) -> dict[str, NodeSpec]:
+def _nodes(place: Place, find_executable: Finder) -> dict[str, NodeSpec]:
     places = place.fields()
     if not places:
         raise place.wrong("there are no nodes; name at least one, e.g. `memory: {}`")
@@ -348,7 +283,7 @@ def _nodes(place: _Place, find_executable: Finder) -> dict[str, NodeSpec]:
     return nodes
 
 
-def _node(role: str, place: _Place, roles: list[str], find_executable: Finder) -> NodeSpec:
+def _node(role: str, place: Place, roles: list[str], find_executable: Finder) -> NodeSpec:
     if role == "watchdog":
         raise place.wrong("the watchdog is not one of its own nodes; remove this entry")
     fields = place.fields(("package", "executable", "after", "standby", "essential", "configure_s",
@@ -372,7 +307,7 @@ def _node(role: str, place: _Place, roles: list[str], find_executable: Finder) -
     return spec
 
 
-def _restart(place: _Place) -> Restart:
+def _restart(place: Place) -> Restart:
     fields = place.fields(list(Restart.__dataclass_fields__))
     given: dict[str, Any] = {
         key: at.number(low, 86400)
@@ -392,7 +327,7 @@ def _restart(place: _Place) -> Restart:
     return restart
 
 
-def _beat(place: _Place) -> Beat:
+def _beat(place: Place) -> Beat:
     fields = place.fields(list(Beat.__dataclass_fields__))
     given: dict[str, Any] = {
         key: at.number(low, high)
@@ -404,7 +339,7 @@ def _beat(place: _Place) -> Beat:
     return Beat(**given)
 
 
-def _output(place: _Place) -> Output:
+def _output(place: Place) -> Output:
     fields = place.fields(list(Output.__dataclass_fields__))
     for must in ("topic", "type", "period_s"):
         if must not in fields:
@@ -419,7 +354,7 @@ def _output(place: _Place) -> Output:
     )
 
 
-def _refuse_cycle(nodes: Mapping[str, NodeSpec], places: Mapping[str, _Place]) -> None:
+def _refuse_cycle(nodes: Mapping[str, NodeSpec], places: Mapping[str, Place]) -> None:
     done: set[str] = set()
 
     def visit(role: str, trail: list[str]) -> None:

@@ -32,12 +32,12 @@ def assess(
     recovering: Sequence[str],
     given_up: Sequence[str],
     essential: Sequence[str],
-    reachable: bool = True,
+    unreachable: Sequence[str] = (),
 ) -> Assessment:
     """The level that the state of the roles calls for.
 
     EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work;
-    OFFLINE if all work and nothing outside the robot is reachable. With `working` empty and
+    OFFLINE if all work and the places outside the robot are `unreachable`. With `working` empty and
     nothing failed the brain is only starting, which is DEGRADED_ONLINE too.
     """
     failed = tuple(sorted({*recovering, *given_up}))
@@ -60,8 +60,8 @@ def assess(
         names = ", ".join(sorted(recovering))
         return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {names}",
                           failed, ("Wait: it is being brought back.",))
-    if not reachable:
-        return Assessment(Level.OFFLINE, "nothing outside the robot is reachable", (),
+    if unreachable:
+        return Assessment(Level.OFFLINE, f"cut off: no answer from {', '.join(unreachable)}", (),
                           ("Check the robot's network; the brain works without it.",))
     return Assessment(Level.ONLINE, f"all {len(working)} roles work")
 

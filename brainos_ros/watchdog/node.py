@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ from rclpy.node import Node
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.offline.reach import Reach
 from brainos_ros.ros import qos
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
@@ -100,9 +101,11 @@ class WatchdogNode(BrainNode):
         self.every(BEAT_S, self._send_beat)
         self.every(1.0, self._publish_nodes)
         self._keeper.begin()
+        self._reach = Reach(self._robot.network, self._note_reach)
 
     def deactivate(self) -> None:
         self._notifier.say("STOPPING=1")
+        self._reach.close()
         self._keeper.stop(STOP_S)
         self._journal.close()
         self._ears.destroy_node()
@@ -198,6 +201,11 @@ class WatchdogNode(BrainNode):
         if wrong:
             self._keeper.wake()
 
+    def _note_reach(self, unreachable: Sequence[str]) -> None:
+        with self._keeper.lock:
+            self._keeper.supervisor.unreachable = unreachable
+        self._keeper.wake()
+
     def _send_beat(self) -> None:
         now = time.monotonic()
         self._listen(now)
@@ -215,7 +223,8 @@ class WatchdogNode(BrainNode):
         now = time.monotonic()
         with self._keeper.lock:
             supervisor = self._keeper.supervisor
-            current = supervisor.ladder.current or assessment(supervisor.roles, True)
+            current = supervisor.ladder.current or assessment(
+                supervisor.roles, supervisor.unreachable)
             found = report.nodes(supervisor, self._loads, now)
             response.lag_ms = supervisor.lag.worst_s(now) * 1000
         response.service_level = self._to_message(current)

@@ -1,7 +1,7 @@
 """What the supervisor keeps of each process, node and role, and what it can do to the world."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,7 +98,7 @@ class Role:
         )
 
 
-def assessment(roles: Mapping[str, Role], reachable: bool) -> Assessment:
+def assessment(roles: Mapping[str, Role], unreachable: Sequence[str]) -> Assessment:
     """The level that the state of the roles calls for."""
     given_up = [name for name, role in roles.items() if role.given_up]
     working = [name for name, role in roles.items() if role.works]
@@ -107,5 +107,5 @@ def assessment(roles: Mapping[str, Role], reachable: bool) -> Assessment:
         [name for name in roles if name not in working and name not in given_up],
         given_up,
         [name for name, role in roles.items() if role.spec.essential],
-        reachable,
+        unreachable,
     )

@@ -7,7 +7,7 @@ their own.
 """
 
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -64,7 +64,7 @@ class Supervisor:
         self.nodes: dict[str, Node] = {}
         self.lag = Lag(now)
         self.ladder = Ladder(hold_s)
-        self.reachable = True
+        self.unreachable: Sequence[str] = ()
         for role in self._order:
             spec = specs[role]
             holder = self._add(role, spec, "composed" if composed else role, now)
@@ -217,7 +217,7 @@ class Supervisor:
                 if node.alive:
                     self._advance(node, now)
             self._welcome(now)
-            self.ladder.update(now, assessment(self.roles, self.reachable))
+            self.ladder.update(now, assessment(self.roles, self.unreachable))
         until = self._deadline(now)
         self.lag.expect(until)
         return until

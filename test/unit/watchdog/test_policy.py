@@ -87,9 +87,11 @@ DOWN = assess([], ["a"], [], [])
 
 def test_levels_from_the_state_of_the_roles() -> None:
     assert assess(["a"], [], [], []).level is Level.ONLINE
-    assert assess(["a"], [], [], [], reachable=False).level is Level.OFFLINE
+    cut_off = assess(["a"], [], [], [], unreachable=["10.0.0.2:22"])
+    assert cut_off.level is Level.OFFLINE
+    assert "10.0.0.2:22" in cut_off.reason
     assert assess(["a"], ["b"], [], []).level is Level.DEGRADED_ONLINE
-    assert assess(["a"], ["b"], [], [], reachable=False).level is Level.DEGRADED_ONLINE
+    assert assess(["a"], ["b"], [], [], unreachable=["10.0.0.2:22"]).level is Level.DEGRADED_ONLINE
     assert assess(["a"], [], ["b"], ["a"]).level is Level.DEGRADED_ONLINE
     lost = assess(["a"], [], ["b"], ["b"])
     assert lost.level is Level.EMERGENCY

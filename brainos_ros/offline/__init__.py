@@ -1,0 +1,1 @@
+"""Without a network: what outside the robot answers. A library; the watchdog asks it."""
