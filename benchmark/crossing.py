@@ -144,22 +144,18 @@ def reaches(ranges: Any, command: tuple[float, float], way: float, radius: float
     """Whether a disc of `radius` [m] that follows `command` for `way` [m] meets a return.
 
     The disc is moved in steps of a centimetre. `ranges` [m] go once around from -pi; what touches
-    the disc from the start counts only if it lies ahead.
+    the disc from the start counts once it comes nearer than it is.
     """
     linear, angular = command
     ranges = np.asarray(ranges)
     bearings = np.linspace(-math.pi, math.pi, len(ranges), endpoint=False)
     seen = np.isfinite(ranges)
     points = ranges[seen] * np.exp(1j * bearings[seen])
-    direction = math.copysign(1.0, linear)
-    touching = np.abs(points) <= radius * (1 + 1e-9)
-    if (points[touching].real * direction > 1e-9).any():
-        return True
-    points = points[~touching]
     s, turn = np.arange(0.0, way, 0.01), angular / abs(linear)
     along = s if abs(turn) < 1e-9 else (np.exp(1j * turn * s) - 1) / (1j * turn)
-    centres = direction * along
-    return bool((np.abs(points[:, None] - centres[None, :]) < radius - 1e-6).any())
+    centres = math.copysign(1.0, linear) * along
+    free = np.minimum(np.abs(points), radius)[:, None] - 1e-6
+    return bool((np.abs(points[:, None] - centres[None, :]) < free).any())
 
 
 class Loop:

@@ -68,7 +68,7 @@ def _token(args: argparse.Namespace) -> int:
     if args.kind == "rules":
         fields = {"rules_version": load(args.file).version,
                   "replaces": load(home / "conscience" / "rules.yaml").version,
-                  "epoch": credentials.challenge(home)["epoch"]}
+                  **credentials.challenge(home)}
     print(credentials.sign(key, args.kind, credentials.load_operators(home).robot, fields))
     return 0
 

@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import sys
 
 from brainos_msgs.srv import Halt
 
@@ -18,5 +19,8 @@ def run(args: argparse.Namespace) -> int:
     with brain(args) as caller:
         request = Halt.Request(reason=args.reason, requester=getpass.getuser())
         reply = caller.call(Halt, "conscience/halt", request)
+    if reply.message:
+        print(f"brainos halt: {reply.message}", file=sys.stderr)
+        return 1
     print(f"halted after {reply.latency_ms:.1f} ms; only a reset by an operator ends it")
     return 0

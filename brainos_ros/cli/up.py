@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -29,12 +30,13 @@ from brainos_ros.ros import discovery
 from brainos_ros.watchdog import processes
 from brainos_ros.watchdog.detect import Heart, Lag
 
-BEAT = Beat(period_s=0.1, misses=4, grace_s=15.0)  # of WATCHDOG=1
+BEAT = Beat(period_s=0.13, misses=3, grace_s=15.0)  # of WATCHDOG=1
 STOP_S = 25.0  # for the watchdog to take the nodes down
 AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0
 REFUSED = 2  # exit code of a watchdog that was given a wrong parameter
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,10 +173,12 @@ class Upkeep:
     ) -> None:
         self._robot, self._command, self._driver = robot, command, driver
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind(f"\0brainos-up-{os.getpid()}")
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = False
         self._ready = False
+        self._pid = 0
         self._began = time.monotonic()
 
     def run(self, duration_s: float | None) -> int:
@@ -184,15 +188,16 @@ class Upkeep:
         until = self._began + duration_s if duration_s else float("inf")
         lived = LIVED_S
         while True:
+            self._read()  # what the last one said is no sign of life of the next
             if lived < LIVED_S:
                 self._wait([], time.monotonic() + AGAIN_S)
             if self._stop or time.monotonic() >= until:
                 return 0
-            self._read()  # what the last one said is no sign of life of the next
             started = time.monotonic()
             watchdog = _start(self._command, {
                 "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",
                 "WATCHDOG_USEC": str(int(BEAT.period_s * BEAT.misses * 1e6))})
+            self._pid = watchdog.pid
             how = self._watch(watchdog, until)
             if how is None:
                 return _end(watchdog, STOP_S) and 1
@@ -247,13 +252,16 @@ class Upkeep:
         return ready
 
     def _read(self) -> bool:
-        """True if the watchdog said that it lives."""
+        """True if the watchdog, and nobody else, said that it lives."""
         alive = False
         while True:
             try:
-                lines = self._socket.recv(4096).decode().splitlines()
+                said, credentials, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(_UCRED.size))
             except BlockingIOError:
                 return alive
+            if not credentials or _UCRED.unpack(credentials[0][2])[0] != self._pid:
+                continue
+            lines = said.decode(errors="replace").splitlines()
             alive = alive or "WATCHDOG=1" in lines
             works = any(line.startswith(("STATUS=ONLINE", "STATUS=OFFLINE")) for line in lines)
             if works and not self._ready:

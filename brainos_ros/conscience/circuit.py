@@ -107,15 +107,16 @@ class Circuit:
             return self._recorded(result, hold, approval.id)
 
     def reload(self, source: bytes, operators: list[str], tokens: list[str],
-               keep: Callable[[RuleSet], None]) -> RuleSet:
+               challenge: Mapping[str, str], keep: Callable[[RuleSet], None]) -> RuleSet:
         """Puts other rules in force: two different engineers signed their hash. Raises BrainError.
 
-        The change is in the ledger and on disk (`keep`) before it holds; what waits for approval
+        `challenge` must change with every change of rules, so that signatures count once. The
+        change is in the ledger and on disk (`keep`) before it holds; what waits for approval
         expires with it.
         """
         rules = parse(source)
         fields = {"rules_version": rules.version, "replaces": self.rules.version,
-                  "epoch": self._epoch}
+                  **challenge}
         if len(operators) != 2 or len(tokens) != 2:
             raise BrainError("operators and tokens must name two people",
                              ErrorCode.UNAUTHORISED)

@@ -200,7 +200,8 @@ def provision(home: Path, operator: str, keys: Path | None = None,
 
 
 def challenge_file(home: Path) -> Path:
-    """Where the conscience says what a reset has to sign: its epoch and a nonce."""
+    """Where the conscience says what a reset or a change of rules has to sign: its epoch and a
+    nonce."""
     return home / "conscience" / "challenge.json"
 
 

@@ -15,11 +15,13 @@ class Latch:
     """Halted unless `<directory>/armed` is there and names this robot.
 
     `halt` never waits for the disk; `forget_armed` then makes it last. A halt that comes while a
-    reset is under way always wins.
+    reset is under way, in this process or another, always wins: from `stage` on it takes away the
+    very file that `arm` would put in place.
     """
 
     def __init__(self, directory: Path, robot: str) -> None:
-        self._path = directory / "armed"
+        self._path, self._staged_path = directory / "armed", directory / "armed.new"
+        self._staged = False
         self._state = threading.Lock()
         self._disk = threading.Lock()
         self.generation = 0
@@ -79,31 +81,49 @@ class Latch:
                 self._finished, self._kept = True, kept
         return ""
 
+    def stage(self, operator: str) -> None:
+        """Prepares the file that `arm` puts in place. Raises BrainError LEDGER_REFUSED."""
+        with self._disk:
+            try:
+                _write(self._staged_path, _armed(self._robot, operator), 0o644)
+            except OSError as error:
+                raise self._unwritten(error) from error
+            self._staged = True
+
     def arm(self, operator: str, generation: int) -> None:
         """Ends the halt durably, unless one came after `generation` was read or is not finished.
 
         Raises BrainError CONSCIENCE_HALTED if one did, LEDGER_REFUSED if the disk does not take
         the file; the robot stays halted then.
         """
+        if not self._staged:
+            self.stage(operator)
         with self._disk:
+            self._staged = False
             try:
-                write_armed(self._path.parent, self._robot, operator)
+                os.replace(self._staged_path, self._path)
+                _sync_directory(self._path.parent)
                 with self._state:
                     if self.generation == generation and self._finished:
                         self.cause = ""
                         return
                 self._remove()
+            except FileNotFoundError:
+                pass  # a halt took it away
             except OSError as error:
                 with contextlib.suppress(OSError):
                     self._remove()
-                raise BrainError(
-                    f"{self._path} could not be written: {error.strerror}", ErrorCode.LEDGER_REFUSED
-                ) from error
+                raise self._unwritten(error) from error
         raise BrainError("halted again while it was reset", ErrorCode.CONSCIENCE_HALTED)
 
     def _remove(self) -> None:
+        self._staged_path.unlink(missing_ok=True)
         self._path.unlink()
         _sync_directory(self._path.parent)
+
+    def _unwritten(self, error: OSError) -> BrainError:
+        return BrainError(
+            f"{self._path} could not be written: {error.strerror}", ErrorCode.LEDGER_REFUSED)
 
     def _armed_on_disk(self, robot: str) -> bool:
         try:
@@ -115,25 +135,37 @@ class Latch:
 
 def write_armed(directory: Path, robot: str, operator: str) -> None:
     """Writes the armed file, durable when this returns. Raises OSError."""
-    body = json.dumps({"robot": robot, "operator": operator}).encode()
-    write_durably(directory / "armed", body)
+    write_durably(directory / "armed", _armed(robot, operator))
+
+
+def _armed(robot: str, operator: str) -> bytes:
+    return json.dumps({"robot": robot, "operator": operator}).encode()
 
 
 def write_durably(path: Path, body: bytes, mode: int = 0o644) -> None:
     """Replaces a file as a whole, on disk when this returns. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    _write(temporary, body, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     _sync_directory(path.parent)
+
+
+def _write(path: Path, body: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
 def _sync_directory(directory: Path) -> None:

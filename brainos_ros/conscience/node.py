@@ -7,6 +7,7 @@ lifecycle node, the gate with its sensors (while active), and the halt (from con
 import sys
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 from brainos_msgs import msg, srv
@@ -23,7 +24,7 @@ from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.outlet import Outlet
 from brainos_ros.conscience.records import Writer
 from brainos_ros.conscience.reset import ResetDesk
-from brainos_ros.conscience.rules import read
+from brainos_ros.conscience.rules import RuleSet, read
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
 from brainos_ros.errors import BrainError
 from brainos_ros.ros import qos
@@ -115,8 +116,8 @@ class ConscienceNode(BrainNode):
             self._gate_side.close()
             self._gate_side = None
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            writer.close()
 
     def diagnose(self) -> dict[str, object]:
         if self._gate_side is None:
@@ -144,7 +145,8 @@ class ConscienceNode(BrainNode):
         names = Names(self.get_namespace(), self.gated)
         self._circuit = Circuit(self._rules, self.operators, self._approvals, names, self.record,
                                 self._hold, self.epoch)
-        self._desk = ResetDesk(self.home, self.latch, self.operators, self.epoch, self.record)
+        self._desk = ResetDesk(self.home, self.latch, self.operators, self.epoch,
+                               partial(self.record, durable=True))
         self._desk.challenge()
 
     def _every_second(self) -> None:
@@ -176,19 +178,21 @@ class ConscienceNode(BrainNode):
 
     def _halt(self, request: srv.Halt.Request, response: srv.Halt.Response) -> srv.Halt.Response:
         started, response.success = time.monotonic(), True
+        cause = f"{request.requester[:100] or 'unknown'}: {request.reason[:400] or 'no reason'}"
+        self.latch.halt(cause)
+        unsent = ""
         try:
-            cause = f"{request.requester[:100] or 'unknown'}: {request.reason[:400] or 'no reason'}"
-            self.latch.halt(cause)
             self._outlet.zero()
-            response.latency_ms = (time.monotonic() - started) * 1e3
-            response.message = self.latch.forget_armed()
-            body = {"cause": cause, "latency_ms": response.latency_ms, "state": self.state_id}
-            if self._writer is not None:
-                self._writer.put("halt", body)
-            elif len(self._untold) < 100:
-                self._untold.append(body)
-        except Exception as error:
-            response.message = f"halted, but: {error!r}"
+        except Exception as error:  # the base stops by itself; the halt must last all the same
+            unsent = f"halted, but the zero could not be sent: {error!r}"
+        response.latency_ms = (time.monotonic() - started) * 1e3
+        response.message = "; ".join(filter(None, (unsent, self.latch.forget_armed())))
+        body = {"cause": cause, "latency_ms": response.latency_ms, "state": self.state_id}
+        writer = self._writer
+        if writer is not None:
+            writer.put("halt", body)
+        elif len(self._untold) < 100:
+            self._untold.append(body)
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
@@ -252,10 +256,15 @@ class ConscienceNode(BrainNode):
         response.status, response.denied_at = approval.status.value, s_to_time(time.time())
         return response
 
+    def _keep_rules(self, rules: RuleSet) -> None:
+        self.ledger.sync()
+        adopted.keep(self.home, rules)
+
     def _reload_rules(self, request: Any, response: Any) -> Any:
         path = adopted.rules_file(self.settings["rules_file"])
         rules = self._circuit.reload(read(path), request.operators, request.tokens,
-                                     lambda rules: adopted.keep(self.home, rules))
+                                     self._desk.challenge(), self._keep_rules)
+        self._desk.renew()
         self._rules = self._gate.rules = rules
         response.rules_version, response.rules = rules.version, len(rules.rules)
         return response

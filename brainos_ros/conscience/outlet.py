@@ -1,5 +1,6 @@
 """The one way out for commands, shared by the gate's thread and the halt's."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ class Outlet:
                 self._lock.release()
 
     def close(self) -> None:
-        """Sends a last zero, then nothing any more."""
-        self.zero()
+        """Sends a last zero, if it can, then nothing any more."""
+        with contextlib.suppress(Exception):
+            self.zero()
         self.publish = None

@@ -17,7 +17,7 @@ class ResetDesk:
     """Checks a reset and carries it out.
 
     A token signs the activation's epoch and a nonce that every halt and every reset changes, so
-    it opens one halt, once. `record` must raise if the ledger does not take the reset.
+    it opens one halt, once. `record` must raise if the ledger does not take the reset for good.
     """
 
     def __init__(self, home: Path, latch: Latch, operators: Operators, epoch: str,
@@ -27,6 +27,11 @@ class ResetDesk:
         self._generation = _NO_HALT
         self._challenge: dict[str, str] = {}
         self._on_disk: dict[str, str] = {}
+
+    def renew(self) -> dict[str, str]:
+        """Another nonce: what was signed so far is void."""
+        self._generation = _NO_HALT
+        return self.challenge()
 
     def challenge(self) -> dict[str, str]:
         """What a token for the halt there is now has to sign; also written for the tool."""
@@ -54,8 +59,8 @@ class ResetDesk:
         if asked:
             raise BrainError("a request to move is there; send zero first",
                              ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)
+        self._latch.stage(operator)
         self._record("reset", {"operator": operator, "cause": self._latch.cause,
                                "token": token.strip(), **self._challenge})
         self._latch.arm(operator, generation)
-        self._generation = _NO_HALT
-        self.challenge()
+        self.renew()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,13 @@ def read(path: Path) -> bytes:
         raise _invalid(f"rules file {path}: {error.strerror}") from error
 
 
+@lru_cache(maxsize=4)
 def parse(source: bytes) -> RuleSet:
-    """The rule set in these bytes of YAML. Raises BrainError as `load` does."""
+    """The rule set in these bytes of YAML. Raises BrainError as `load` does.
+
+    Compiled once: the file, what was authorised and what a stand-by reads again when it takes over
+    are most often the same bytes.
+    """
     try:
         document = yaml.safe_load(source)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:

@@ -146,8 +146,8 @@ def path_separation(scan: Scan, linear: float, angular: float, footprint_m: floa
     """How far the footprint can go along this command's arc before it touches a return [m].
 
     `linear` [m/s] and `angular` [rad/s] are the command; +inf if nothing lies on the path, or if
-    the base only turns (it is round). What already touches the footprint counts only if the
-    command moves towards it.
+    the base only turns (it is round). What already touches the footprint counts from where the
+    command moves towards it: at once if it lies ahead, later on a tight arc round it.
     """
     if linear == 0.0 or not scan.x.size:
         return math.inf
@@ -156,12 +156,10 @@ def path_separation(scan: Scan, linear: float, angular: float, footprint_m: floa
     turn = angular / linear
     square = footprint_m * footprint_m
     touching = x * x + y * y <= square * (1 + 1e-9)
-    if touching.any():
-        if (x[touching] > 1e-9).any():
-            return 0.0
-        x, y = x[~touching], y[~touching]
+    if (x[touching] > 1e-9).any():
+        return 0.0
     if abs(turn) < 1e-6:
-        lane = (np.abs(y) < footprint_m) & (x > 0.0)
+        lane = (np.abs(y) < footprint_m) & (x > 0.0) & ~touching
         if not lane.any():
             return math.inf
         ahead = x[lane] - np.sqrt(square - y[lane] * y[lane])
@@ -169,11 +167,13 @@ def path_separation(scan: Scan, linear: float, angular: float, footprint_m: floa
     radius = 1.0 / abs(turn)
     y = y if turn > 0.0 else -y
     q = np.hypot(x, y - radius)
-    lane = np.abs(q - radius) < footprint_m
+    lane = (np.abs(q - radius) < footprint_m) | touching
     if not lane.any():
         return math.inf
-    x, y, q = x[lane], y[lane], np.maximum(q[lane], 1e-9)
-    bearing = np.arctan2(x, radius - y) % (2 * math.pi)
+    x, y, q, touching = x[lane], y[lane], np.maximum(q[lane], 1e-9), touching[lane]
+    x = np.where(touching, -np.abs(x), x)
+    bearing = np.arctan2(x, radius - y)
     reach = (radius * radius + q * q - square) / (2.0 * radius * q)
-    contact = (bearing - np.arccos(np.clip(reach, -1.0, 1.0))) % (2 * math.pi)
+    contact = bearing - np.arccos(np.clip(reach, -1.0, 1.0))
+    contact = np.where(touching, contact + 2 * math.pi, contact % (2 * math.pi))
     return float(radius * contact.min())

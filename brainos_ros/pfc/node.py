@@ -6,6 +6,7 @@ repeated.
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class PfcNode(BrainNode):
         Parameter(
             "conscience_timeout_s",
             0.2,
-            "how long the conscience may take; silent is refused",
+            "how long the conscience may take for one decision; silent is refused. The heartbeat "
+            "waits meanwhile, so stay below what the watchdog allows (0.35 s by default)",
             unit="s",
             minimum=0.01,
             maximum=10.0,
@@ -71,14 +73,16 @@ class PfcNode(BrainNode):
 
     def activate(self) -> None:
         self._catch_up()
-        for decision_id in self.store.take_interrupted():
+        interrupted = self.store.take_interrupted()
+        for decision_id in interrupted:
             self.record_pursuit(decision_id, "interrupted")
             self.get_logger().warning(
-                f"the action of decision {decision_id} was interrupted; it is not repeated"
+                f"the action of decision {decision_id} was interrupted; it is cancelled, and not "
+                "repeated"
             )
         if self._acting is not None:
             self._acting.destroy()
-        self._acting = Acting(self)
+        self._acting = Acting(self, interrupted)
         self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
         self.every(0.1, self._tick)
         self.door(Decide, "pfc/decide", self._decide)
@@ -122,12 +126,13 @@ class PfcNode(BrainNode):
         ]
         context = attributes_to_dict(request.context, "context")
         inputs = {each.name: arguments(request, each) for each in request.options}
+        deadline = time.monotonic() + self.settings["conscience_timeout_s"]
         decision = self._engine.decide(
             request.objective,
             options,
             context,
             request.constraints,
-            lambda action, _: self._ask(action, inputs[action]),
+            lambda action, _: self._ask(action, inputs[action], deadline),
             self.observed,
         )
         body = json.dumps(decision.to_dict(), separators=(",", ":")).encode()
@@ -138,10 +143,12 @@ class PfcNode(BrainNode):
             self._decisions.publish(message)
         return decision, message
 
-    def _ask(self, action: str, inputs: list[Attribute]) -> Permission:
+    def _ask(self, action: str, inputs: list[Attribute], deadline: float) -> Permission:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0.0:
+            raise BrainError("the time for asking about one decision is over", ErrorCode.TIMEOUT)
         request = Evaluate.Request(action=action, context=inputs, requester=self.role)
-        timeout_s = self.settings["conscience_timeout_s"]
-        reply = self._asking.call(self._evaluate, request, timeout_s)
+        reply = self._asking.call(self._evaluate, request, remaining_s)
         if not reply.success:
             return Permission(False, reply.message, "")
         verdict = reply.evaluation

@@ -11,6 +11,7 @@ from typing import Any
 from brainos_ros.errors import BrainError, ErrorCode
 
 CANCEL_S = 5.0
+NOT_TRIED = (ErrorCode.UNAVAILABLE, ErrorCode.INVALID_ARGUMENT)
 
 
 class Pursuit:
@@ -65,13 +66,17 @@ class Pursuit:
     def outcome(self) -> tuple[str, float]:
         """What is learnt: (outcome, reward). Raises BrainError if nothing is.
 
-        Taking too long is a failure. A cancel, or a robot that refused or vanished, says nothing
-        of the option.
+        Taking too long is a failure. A cancel, or a robot that refused, was busy or vanished, says
+        nothing of the option.
         """
         if self.code is ErrorCode.TIMEOUT:
             return "failure", -1.0
         if self.reason:
             raise BrainError(f"{self.action}: {self.reason}", self.code)
+        if not self.result.success and self.result.error_code in NOT_TRIED:
+            raise BrainError(
+                f"{self.action}: {self.result.message}", ErrorCode(self.result.error_code)
+            )
         if not self.result.outcome:
             return ("success", 1.0) if self.result.success else ("failure", -1.0)
         return self.result.outcome, self.result.reward

@@ -94,7 +94,11 @@ class Store:
         return [row[0] for row in rows]
 
     def add_outcome(self, place: int, outcome: Outcome) -> bool:
-        """Keep an outcome; False if its episode id is known already."""
+        """Keep an outcome; False if its episode id is known already.
+
+        Decisions before it go first: `end` counts up to it.
+        """
+        self.flush()
         values = (
             place,
             outcome.episode_id,

@@ -10,6 +10,7 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ros import qos
 
 try:
     from rclpy.experimental import EventsExecutor
@@ -48,22 +49,51 @@ def spin(node: Node, executor: Executor, stop: threading.Event) -> None:
                 stop.wait(0.001)
 
 
-class Outgoing:
-    """A second node on a thread of its own, so that a callback can call other nodes and wait.
+def second_node(owner: Node, name: str) -> Node:
+    """A bare node `<owner>_<name>` in the owner's namespace.
 
-    `use_global_arguments=False` keeps a `__node:=` remap off it; names are resolved by the owner.
+    `use_global_arguments=False` keeps a `__node:=` remap off it, and any other: names are resolved
+    by the owner.
     """
+    return Node(
+        f"{owner.get_name()}_{name}",
+        namespace=owner.get_namespace(),
+        context=owner.context,
+        use_global_arguments=False,
+        enable_rosout=False,
+        start_parameter_services=False,
+    )
+
+
+def client_of(node: Node, owner: Node, srv_type: Any, name: str) -> Client:
+    """A client on `node` for the service `name`, relative to `owner` and with its remaps."""
+    resolved = owner.resolve_service_name(name)
+    return node.create_client(srv_type, resolved, qos_profile=qos.SERVICE)
+
+
+def await_server(client: Client, deadline: float) -> None:
+    """Wait until somebody offers the service; `deadline` on the steady clock [s].
+
+    Raises `BrainError` (UNAVAILABLE).
+    """
+    while not client.service_is_ready():
+        if time.monotonic() >= deadline:
+            raise BrainError(f"nobody offers {client.srv_name}", ErrorCode.UNAVAILABLE)
+        time.sleep(0.002)
+
+
+def unanswered(client: Client, future: Any, timeout_s: float) -> BrainError:
+    """Forget the request; the refusal for whoever waited."""
+    client.remove_pending_request(future)
+    return BrainError(f"{client.srv_name} did not answer within {timeout_s:g} s", ErrorCode.TIMEOUT)
+
+
+class Outgoing:
+    """A second node on a thread of its own, so that a callback can call other nodes and wait."""
 
     def __init__(self, owner: Node) -> None:
         self._owner = owner
-        self.node = Node(
-            f"{owner.get_name()}_outgoing",
-            namespace=owner.get_namespace(),
-            context=owner.context,
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self.node = second_node(owner, "outgoing")
         self._stop = threading.Event()
         self._executor = make_executor(self.node)
         self._thread = threading.Thread(
@@ -73,10 +103,7 @@ class Outgoing:
 
     def client(self, srv_type: Any, name: str) -> Client:
         """A client for the service `name`, relative to the owner and with the owner's remaps."""
-        from brainos_ros.ros import qos
-
-        resolved = self._owner.resolve_service_name(name)
-        return self.node.create_client(srv_type, resolved, qos_profile=qos.SERVICE)
+        return client_of(self.node, self._owner, srv_type, name)
 
     def call(self, client: Client, request: Any, timeout_s: float) -> Any:
         """The reply to `request`; may be called from any thread but the outgoing one.
@@ -85,18 +112,12 @@ class Outgoing:
         if nobody answered within it.
         """
         deadline = time.monotonic() + timeout_s
-        while not client.service_is_ready():
-            if time.monotonic() >= deadline:
-                raise BrainError(f"nobody offers {client.srv_name}", ErrorCode.UNAVAILABLE)
-            time.sleep(0.002)
+        await_server(client, deadline)
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(max(deadline - time.monotonic(), 0.0)):
-            client.remove_pending_request(future)
-            raise BrainError(
-                f"{client.srv_name} did not answer within {timeout_s:g} s", ErrorCode.TIMEOUT
-            )
+            raise unanswered(client, future, timeout_s)
         return future.result()
 
     def close(self) -> None:

@@ -12,51 +12,57 @@ from rclpy.client import Client
 from rclpy.node import Node
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ros import qos
-from brainos_ros.ros.executor import make_executor
+from brainos_ros.ros.executor import (
+    await_server,
+    client_of,
+    make_executor,
+    second_node,
+    unanswered,
+)
 
 
 class Inline:
-    """A second node, spun by whoever calls; for one thread only. Close it when done."""
+    """A second node, spun by whoever calls; for one thread only. Close it when done.
+
+    The caller's own loop stands still meanwhile, so after a call in vain nobody waits again for as
+    long as that one did: callers that queue up cannot hold up the heartbeat.
+    """
 
     def __init__(self, owner: Node) -> None:
         self._owner = owner
-        self._node = Node(
-            f"{owner.get_name()}_asking",
-            namespace=owner.get_namespace(),
-            context=owner.context,
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self._node = second_node(owner, "asking")
         self._executor = make_executor(self._node)
         self._answering: set[Client] = set()
+        self._silent_until: dict[Client, float] = {}
 
     def client(self, srv_type: Any, name: str) -> Client:
         """A client for the service `name`, relative to the owner and with the owner's remaps."""
-        resolved = self._owner.resolve_service_name(name)
-        return self._node.create_client(srv_type, resolved, qos_profile=qos.SERVICE)
+        return client_of(self._node, self._owner, srv_type, name)
 
     def call(self, client: Client, request: Any, timeout_s: float) -> Any:
         """The reply to `request`.
 
-        Raises `BrainError`: UNAVAILABLE if nobody offers the service within `timeout_s`, TIMEOUT
-        if nobody answered within it.
+        Raises `BrainError`: UNAVAILABLE if nobody offers the service within `timeout_s`, or did
+        not answer a moment ago; TIMEOUT if nobody answered within it.
         """
-        deadline = time.monotonic() + timeout_s
-        while client not in self._answering and not client.service_is_ready():
-            if time.monotonic() >= deadline:
-                raise BrainError(f"nobody offers {client.srv_name}", ErrorCode.UNAVAILABLE)
-            time.sleep(0.002)
+        now = time.monotonic()
+        if now < self._silent_until.get(client, 0.0):
+            raise BrainError(f"{client.srv_name} did not answer just now", ErrorCode.UNAVAILABLE)
+        try:
+            return self._call(client, request, timeout_s, now + timeout_s)
+        except BrainError:
+            self._silent_until[client] = time.monotonic() + timeout_s
+            raise
+
+    def _call(self, client: Client, request: Any, timeout_s: float, deadline: float) -> Any:
+        if client not in self._answering:
+            await_server(client, deadline)
         self._answering.discard(client)
         future = client.call_async(request)
         while not future.done():
             remaining = deadline - time.monotonic()
             if remaining <= 0.0:
-                client.remove_pending_request(future)
-                raise BrainError(
-                    f"{client.srv_name} did not answer within {timeout_s:g} s", ErrorCode.TIMEOUT
-                )
+                raise unanswered(client, future, timeout_s)
             self._executor.spin_once(timeout_sec=remaining)
         self._answering.add(client)
         return future.result()

@@ -5,9 +5,9 @@ from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, ShutdownException
-from rclpy.node import Node
 
 from brainos_ros.ros import qos
+from brainos_ros.ros.executor import second_node
 from brainos_ros.ros.lifecycle import BrainNode
 
 
@@ -18,14 +18,7 @@ class Side:
 
     def __init__(self, owner: BrainNode, srv_type: Any, name: str, handler: Any) -> None:
         self._owner, self._closing = owner, False
-        self._node = Node(
-            f"{owner.get_name()}_{name.rpartition('/')[2]}",
-            namespace=owner.get_namespace(),
-            context=owner.context,
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self._node = second_node(owner, name.rpartition("/")[2])
         self._node.create_service(
             srv_type,
             owner.resolve_service_name(name),

@@ -6,6 +6,7 @@ from brainos_ros.robot_file import Beat
 
 SUSPICION = 1.6  # periods of silence
 HALF = 0.5  # a beat that is due is allowed half a period of jitter
+LATE_OUTPUT = 1.95  # periods without output: seen within two of the failure
 STARVED_LIMIT_S = 3.0  # even a starved process is not excused longer
 BUSY = 0.9  # somebody waits for a processor this share of the time: the machine is overloaded
 BUSY_LIMIT_S = 1.0  # an overloaded machine excuses silence of this length …
@@ -141,7 +142,7 @@ class Freshness:
         self._last = now
         self._wrong = wrong
         self.seen = self.seen or not wrong
-        self._allowed_until = now + 2 * self._period
+        self._allowed_until = now + LATE_OUTPUT * self._period
 
     def allow_until(self, time: float) -> None:
         self._allowed_until = max(self._allowed_until, time)
@@ -153,7 +154,8 @@ class Freshness:
         busy = pressure > BUSY and now - self._last < BUSY_PERIODS * self._period
         if now >= self._allowed_until and not busy:
             silence = (now - self._last) * 1000
-            return f"{self.topic}: nothing for {silence:.0f} ms, {2000 * self._period:.0f} allowed"
+            allowed = LATE_OUTPUT * self._period * 1000
+            return f"{self.topic}: nothing for {silence:.0f} ms, {allowed:.0f} allowed"
         return None
 
     def deadline(self) -> float:

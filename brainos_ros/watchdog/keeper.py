@@ -61,7 +61,7 @@ class Keeper:
         self._saved: object = None
         self.started = time.monotonic()
         self.ran_at = self.heard_at = self.started
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # an answer that is there at once comes from inside a request
         self.changed = threading.Condition(self.lock)
         self.supervisor = Supervisor(
             robot.nodes, self, self.started, composed=composed, autostart=autostart)
@@ -106,9 +106,10 @@ class Keeper:
         os.eventfd_write(self._wakeup, 1)
 
     def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait, without the lock, until `holds()`, which is called with it."""
+        """Wait, without the lock, until `holds()`, which is called with it, or the end."""
         with self.lock:
-            return self.changed.wait_for(holds, timeout_s)
+            self.changed.wait_for(lambda: self._ending or holds(), timeout_s)
+            return holds()
 
     def hear(self, name: str, pid: int, state: int, now: float) -> bool:
         """A heartbeat that came at `now`. False if its process is not supervised."""

@@ -13,12 +13,12 @@ from brainos_msgs.srv import Failover, GetSystemStatus, RestartNode
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
-from rclpy.node import Node
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.offline.reach import Reach
 from brainos_ros.ros import qos
+from brainos_ros.ros.executor import second_node
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -31,7 +31,7 @@ from brainos_ros.watchdog.notify import Notifier
 from brainos_ros.watchdog.sentences import sentence
 from brainos_ros.watchdog.state import assessment
 
-BEAT_S = 0.05
+BEAT_S = 0.065
 SILENT_S = 0.15  # the keeper's loop stands so long: no heartbeat, no ping
 RECOVERY_S = 30.0  # limit of a restart or failover that a person asked for
 STOP_S = 20.0
@@ -83,9 +83,7 @@ class WatchdogNode(BrainNode):
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
-        self._ears = Node(
-            f"{self.get_name()}_ears", namespace=self.get_namespace(), context=self.context,
-            use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
+        self._ears = second_node(self, "ears")
         self._heard = self._ears.create_subscription(
             Heartbeat, self.resolve_topic_name("heartbeats"), lambda _: None, qos.HEARTBEATS)
         for role, spec in self._robot.nodes.items():

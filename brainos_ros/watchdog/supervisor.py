@@ -34,9 +34,9 @@ from brainos_ros.watchdog.state import (
 )
 
 RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
-ACTIVATE_S = 5.0  # deadline of an activation
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
+TICK_S = 0.065  # at least so often everything is looked at
 LOOK_AGAIN_S = 0.01  # for the services of a new process
 
 
@@ -113,7 +113,7 @@ class Supervisor:
         node.heart.beat(now)
         state = node.state if now < node.since else state  # older than an answer heard already
         if node.asked:
-            node.heart.allow_until(node.asked_at + self._limit_s(node))
+            node.heart.allow_until(node.asked_at + node.spec.configure_s)
         if state != node.state:
             self._entered(node, state, now)
         elif node.refused:
@@ -230,7 +230,7 @@ class Supervisor:
                 freshness.allow_until(now + beat.period_s)
 
     def _deadline(self, now: float) -> float:
-        times = [now + 0.05, self.ladder.deadline()]
+        times = [now + TICK_S, self.ladder.deadline()]
         if self._look_again > now:
             times.append(self._look_again)
         for host in self.hosts.values():
@@ -300,7 +300,7 @@ class Supervisor:
         if not node.asked:
             node.asked_at = now
         node.asked, node.beats_since = wanted, 0
-        node.heart.allow_until(now + self._limit_s(node))
+        node.heart.allow_until(now + node.spec.configure_s)
 
     def _may_activate(self, node: Node) -> bool:
         role = self.roles[node.spec.role]
@@ -310,10 +310,6 @@ class Supervisor:
             and not any(rival.may_act for rival in rivals)
             and all(self.roles[needed].works for needed in node.spec.after)
         )
-
-    def _limit_s(self, node: Node) -> float:
-        limit = node.spec.configure_s
-        return limit if node.asked == CONFIGURE else min(ACTIVATE_S, limit)
 
     # ---------------------------------------------------------------- how it sees failures
 
@@ -325,7 +321,7 @@ class Supervisor:
         if heart.due(now):
             evidence = heart.verdict(
                 now, self._world.usage(node.host.name), self._world.pressure())
-        limit = self._limit_s(node)
+        limit = node.spec.configure_s
         if not evidence and node.asked and now >= node.asked_at + limit:
             evidence = f"{VERB[node.asked]} not done within {limit:g} s"
         if not evidence and node.state == ACTIVE:

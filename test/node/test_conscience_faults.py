@@ -156,6 +156,20 @@ def test_a_hung_callback_does_not_hold_up_a_halt(graph: Any, keys: Path, world: 
     caller.join()
 
 
+def test_a_halt_whose_zero_cannot_be_sent_lasts_all_the_same(
+        graph: Any, keys: Path, world: World) -> None:
+    node, _ = driving(graph, world)
+
+    def fails(linear: float, angular: float) -> None:
+        raise RuntimeError("the publisher is gone")
+
+    node._outlet.publish = fails
+    reply = graph.call(srv.Halt, "conscience/halt")
+    assert reply.success
+    assert "could not be sent" in reply.message
+    assert not (graph.home / "conscience" / "armed").exists()
+
+
 def test_a_ledger_that_is_gone_does_not_hold_up_a_halt(
         graph: Any, keys: Path, world: World) -> None:
     _, states = driving(graph, world)

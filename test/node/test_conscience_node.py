@@ -283,12 +283,16 @@ def test_rules_change_by_two_signatures_only(
     states = running(graph, rules_file=str(file))
     changed = shipped.replace(b"payload_kg <= 25.0", b"payload_kg <= 20.0")
     file.write_bytes(changed)
-    fields = {"rules_version": parse(changed).version, "replaces": parse(shipped).version,
-              "epoch": challenge(graph.home)["epoch"]}
     robot = load_operators(graph.home).robot
-    tokens = [sign(load_key(name, keys), "rules", robot, fields) for name in ("anna", "ben")]
 
-    def reload(*names: str) -> Any:
+    def signed(source: bytes, replaced: bytes) -> list[str]:
+        fields = {"rules_version": parse(source).version, "replaces": parse(replaced).version,
+                  **challenge(graph.home)}
+        return [sign(load_key(name, keys), "rules", robot, fields) for name in ("anna", "ben")]
+
+    tokens = signed(changed, shipped)
+
+    def reload(*names: str, tokens: list[str] = tokens) -> Any:
         request = srv.ReloadRules.Request(operators=list(names), tokens=tokens[:len(names)])
         return graph.call(srv.ReloadRules, "conscience/reload_rules", request)
 
@@ -299,6 +303,10 @@ def test_rules_change_by_two_signatures_only(
     assert reload("anna", "ben").rules_version == parse(changed).version
     assert not evaluate(graph, "pick", **load).approved
     assert (graph.home / "conscience" / "rules.yaml").read_bytes() == changed
+    file.write_bytes(shipped)
+    assert reload("anna", "ben", tokens=signed(shipped, changed)).success
+    file.write_bytes(changed)
+    assert reload("anna", "ben").error_code == ErrorCode.UNAUTHORISED, "signatures count once"
     world.request = (0.4, 0.0)
     world.commands.wait_for(moving)
     assert states.messages

@@ -1,6 +1,10 @@
 """The PFC among a conscience and a robot that do what the test says, over real DDS."""
 
+import sqlite3
 import threading
+import time
+import uuid
+from contextlib import closing
 
 import pytest
 
@@ -15,6 +19,7 @@ from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
+from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.pfc.node import PfcNode
 from brainos_ros.ros import qos
@@ -32,7 +37,7 @@ class World(Node):
         self.silent = False
         self.asked: list[str] = []
         self.ordered: list[Execute.Goal] = []
-        self.holding = False
+        self.holding = self.busy = False
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.reward = 1.0
@@ -71,6 +76,9 @@ class World(Node):
         goal.publish_feedback(Execute.Feedback(progress=0.5, text="half-way"))
         self._over = Future(executor=self.executor)
         self.began.set()
+        if self.busy:
+            goal.abort()
+            return Execute.Result(error_code=int(ErrorCode.UNAVAILABLE), outcome="failure")
         if self.holding:
             await self._over
             goal.canceled()
@@ -298,6 +306,53 @@ def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
     assert graph.call(Decide, "pfc/decide", request("a")).success
     assert len(world.ordered) == 1
     pursuer.client.destroy()
+
+
+def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, world):
+    pfc = start(graph)
+    decision_id = graph.call(Decide, "pfc/decide", request("a")).decision.decision_id
+    graph.stop(pfc)
+    with closing(sqlite3.connect(graph.home / "pfc" / "pfc.db")) as kept, kept:
+        kept.execute("UPDATE decisions SET acting=1")
+    world.holding = True
+    robot = ActionClient(graph.tester, Execute, "execute")
+    assert robot.wait_for_server(DEADLINE_S)
+    goal_id = UUID(uuid=list(uuid.UUID(decision_id).bytes))
+    task = graph.tester.executor.create_task(
+        lambda: robot.send_goal_async(Execute.Goal(action="a"), goal_uuid=goal_id)
+    )
+    assert wait(wait(task)).accepted
+    assert world.began.wait(DEADLINE_S)
+    start(graph)
+    assert world.cancelled.wait(DEADLINE_S)
+    assert len(world.ordered) == 1
+    robot.destroy()
+
+
+def test_a_robot_that_is_busy_teaches_nothing(graph, world):
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
+    world.busy = True
+    done = pursuer.pursue("a")
+    assert (done.result.success, done.result.error_code) == (False, ErrorCode.UNAVAILABLE)
+    assert not done.result.episode_id
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "similar outcomes" not in reply.decision.reasoning
+    pursuer.client.destroy()
+
+
+def test_a_silent_conscience_holds_up_the_loop_once(graph, world):
+    pfc = start(graph, conscience_timeout_s=1.0)
+    world.silent = True
+    began = time.monotonic()
+    reply = graph.call(Decide, "pfc/decide", request(*"abcdef"))
+    assert not reply.success
+    assert time.monotonic() - began < 2.0, "one wait for all options"
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "did not answer just now" in reply.decision.reasoning
+    world._release.set()
+    world.silent = False
+    graph.stop(pfc)
 
 
 def test_one_body_pursues_one_thing(graph, world):

@@ -1,13 +1,15 @@
 """The action `pursue`: observe, decide, let the robot act, learn."""
 
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from action_msgs.srv import CancelGoal
 from brainos_msgs.action import Execute, Pursue
 from brainos_msgs.msg import Attribute, Episode, ServiceLevel
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
+from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.engine import Decision
@@ -26,15 +28,18 @@ Work = Generator[Future, None, Pursue.Result]
 class Acting:
     """Pursues one objective at a time; made anew at each activation of the PFC.
 
-    Closing it ends what is under way and keeps the action's doors for LINGER_S where somebody
-    still waits for a result, because only a server that is there can give it.
+    An order to the robot has its decision's id, so that `interrupted`, the decisions whose action
+    was under way when an earlier process ended, can be cancelled. Closing it ends what is under way
+    and keeps the action's doors for LINGER_S where somebody still waits for a result, because only
+    a server that is there can give it.
     """
 
-    def __init__(self, brain: "PfcNode") -> None:
-        self._brain = brain
+    def __init__(self, brain: "PfcNode", interrupted: Sequence[str]) -> None:
+        self._brain, self._interrupted = brain, interrupted
         self._pursuit: Pursuit | None = None
         self._open = True
         self._robot = ActionClient(brain, Execute, "execute")
+        self._cancels = brain.create_client(CancelGoal, "execute/_action/cancel_goal")
         self._server = ActionServer(
             brain,
             Pursue,
@@ -72,7 +77,13 @@ class Acting:
             self._server = None
 
     def check_time(self) -> None:
-        """To be called now and then: ends what takes too long."""
+        """To be called now and then: ends what takes too long, and what a crash left behind."""
+        if self._interrupted and self._cancels.service_is_ready():
+            for decision_id in self._interrupted:
+                request = CancelGoal.Request()
+                request.goal_info.goal_id = _goal_id(decision_id)
+                self._cancels.call_async(request)
+            self._interrupted = ()
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
 
@@ -167,7 +178,9 @@ class Acting:
 
         brain.record_pursuit(decision.decision_id, "began")
         brain.store.begin_action(decision.decision_id)
-        sent = self._robot.send_goal_async(order, feedback_callback=relay)
+        sent = self._robot.send_goal_async(
+            order, feedback_callback=relay, goal_uuid=_goal_id(decision.decision_id)
+        )
         pursuit.begin(action, sent, brain.settings["action_timeout_s"])
         yield pursuit.over
         if self._open:
@@ -178,6 +191,10 @@ class Acting:
         if self._pursuit is not None and self._pursuit.goal_id == bytes(goal.goal_id.uuid):
             self._pursuit.end("cancelled by the caller", ErrorCode.CANCELLED)
         return CancelResponse.ACCEPT
+
+
+def _goal_id(decision_id: str) -> UUID:
+    return UUID(uuid=list(uuid.UUID(decision_id).bytes))
 
 
 def _conclude(goal: Any, result: Pursue.Result) -> Pursue.Result:

@@ -341,9 +341,12 @@ def test_a_use_the_ledger_does_not_take_is_refused_and_spent() -> None:
                    "pfc") == ErrorCode.CONSCIENCE_APPROVAL_USED
 
 
+CHALLENGE = {"epoch": "epoch-1", "nonce": "1"}
+
+
 def reload_tokens(circuit: Circuit, source: bytes, *names: str) -> list[str]:
     fields = {"rules_version": parse(source).version, "replaces": circuit.rules.version,
-              "epoch": "epoch-1"}
+              **CHALLENGE}
     return [sign(KEYS[name], "rules", "robot-1", fields) for name in names]
 
 
@@ -353,8 +356,10 @@ def test_a_change_of_rules_needs_two_people_and_expires_what_waits() -> None:
     approval = whole.approved(zone="public")
     good = reload_tokens(whole.circuit, changed, "ben", "carl")
 
-    def reload(names: list[str], tokens: list[str], source: bytes = changed) -> Any:
-        return whole.circuit.reload(source, names, tokens, kept.append)
+    def reload(names: list[str], tokens: list[str], source: bytes = changed, nonce: str = "1"
+               ) -> Any:
+        return whole.circuit.reload(
+            source, names, tokens, {**CHALLENGE, "nonce": nonce}, kept.append)
 
     for names, tokens in (
             ([], []), (["ben"], good[:1]), (["ben", "ben"], [good[0], good[0]]),
@@ -362,6 +367,7 @@ def test_a_change_of_rules_needs_two_people_and_expires_what_waits() -> None:
             (["ben", "carl", "carl"], [*good, good[1]]), (["ben", "eve"], good)):
         assert code_of(reload, names, tokens) == ErrorCode.UNAUTHORISED
     assert code_of(reload, ["ben", "carl"], good, RULES + b"# other\n") == ErrorCode.UNAUTHORISED
+    assert code_of(reload, ["ben", "carl"], good, changed, "2") == ErrorCode.UNAUTHORISED
     assert code_of(reload, ["ben", "carl"], good, b"{") == ErrorCode.CONSCIENCE_RULES_INVALID
     whole.house.full = True
     assert code_of(reload, ["ben", "carl"], good) == ErrorCode.LEDGER_REFUSED

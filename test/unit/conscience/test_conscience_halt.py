@@ -317,9 +317,12 @@ def interleavings() -> list[tuple[str, ...]]:
     return sorted(set(itertools.permutations(slots)))
 
 
-def play(order: tuple[str, ...], home: Path) -> None:
-    (home / "armed").unlink(missing_ok=True)
+def play(order: tuple[str, ...], home: Path, elsewhere: bool = False) -> None:
+    """`elsewhere`: a stand-by hears the halt, the active does not."""
+    for name in ("armed", "armed.new"):
+        (home / name).unlink(missing_ok=True)
     latch, wheels = Latch(home, ROBOT), Wheels()
+    hearing = Latch(home, ROBOT) if elsewhere else latch
     outlet = Outlet(latch)
     outlet.publish = wheels.publish
     steps = {"h": iter(HALT), "r": iter(RESET), "g": iter(GATE)}
@@ -327,14 +330,16 @@ def play(order: tuple[str, ...], home: Path) -> None:
     for who in order:
         step = next(steps[who])
         if step == "latch":
-            latch.halt("button")
+            hearing.halt("button")
         elif step == "zero":
             outlet.zero()
             after_zero = len(wheels.told)
         elif step == "forget":
-            assert latch.forget_armed() == ""
+            assert hearing.forget_armed() == ""
         elif step == "read":
             generation = latch.generation
+        elif step == "write":
+            latch.stage("anna")
         elif step == "open":
             try:
                 latch.arm("anna", generation)
@@ -342,9 +347,14 @@ def play(order: tuple[str, ...], home: Path) -> None:
                 assert latch.halted
         elif step == "send":
             outlet.send(1.0, 0.0)
-    if order.index("r") > len(order) - 1 - order[::-1].index("h"):
+    began = [at for at, who in enumerate(order) if who == "r"][1 if elsewhere else 0]
+    if began > len(order) - 1 - order[::-1].index("h"):
         return  # the reset began after the halt was over: it may end it
+    latch.look()
     assert latch.halted
+    assert Latch(home, ROBOT).halted
+    if elsewhere:
+        return  # the active learns of it at its next tick
     assert after_zero is not None
     assert not any(linear for linear, _ in wheels.told[after_zero:])
     assert Latch(home, ROBOT).halted
@@ -357,6 +367,7 @@ def test_every_interleaving_of_halt_reset_and_gate(
     assert len(orders) == 1680
     for order in orders:
         play(order, tmp_path)
+        play(order, tmp_path, elsewhere=True)
 
 
 def test_a_halt_inside_each_step_of_arming_wins(

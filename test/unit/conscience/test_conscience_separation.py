@@ -125,6 +125,33 @@ def test_what_touches_counts_only_if_the_command_moves_towards_it() -> None:
     assert path_separation(ahead, -0.5, 0.0, RADIUS) == math.inf
 
 
+def at(x: float, y: float) -> Scan:
+    """A scan with one return [m]."""
+    bearing, scan = math.atan2(y, x), one_return(0, math.hypot(x, y))
+    return Scan(scan.x * math.cos(bearing), scan.x * math.sin(bearing), scan.nearest_m, False)
+
+
+def test_a_tight_arc_into_what_touches_the_side_counts() -> None:
+    beside = at(-0.05, 0.29)
+    assert path_separation(beside, 0.1, 1.0, RADIUS) == pytest.approx(0.0257, abs=1e-4)
+    assert path_separation(beside, 0.1, -1.0, RADIUS) > 0.15
+    assert path_separation(beside, 0.5, 0.1, RADIUS) > 10.0
+    assert path_separation(beside, 0.5, 0.0, RADIUS) == math.inf
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_nothing_that_touches_comes_nearer_on_the_way_that_is_free(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    distance, bearing = dice.uniform(0.2, 0.3), dice.uniform(math.pi / 2, 3 * math.pi / 2)
+    scan = at(distance * math.cos(bearing), distance * math.sin(bearing))
+    radius, side = dice.uniform(0.02, 1.0), dice.choice([-1.0, 1.0])
+    way = path_separation(scan, 0.2, side * 0.2 / radius, RADIUS)
+    turned = np.arange(0.0, min(way / radius, 2 * math.pi), 0.01)
+    apart = np.hypot(
+        scan.x - radius * np.sin(turned), scan.y - side * radius * (1 - np.cos(turned)))
+    assert (apart >= min(distance, RADIUS) - 1e-6).all()
+
+
 def driven(scan: Scan, linear: float, angular: float) -> float:
     """The same by driving the arc in steps of 2 mm, up to one turn or 9 m."""
     step, x, y, yaw, way = 0.002, 0.0, 0.0, 0.0, 0.0

@@ -23,7 +23,8 @@ class Robot:
         self.cancels += 1
 
     def finish(self, **result):
-        given = {"success": True, "outcome": "success", "reward": 0.5, "message": "", **result}
+        given = {"success": True, "error_code": 0, "outcome": "success", "reward": 0.5,
+                 "message": "", **result}
         self.answer.set_result(SimpleNamespace(result=SimpleNamespace(**given)))
 
 
