@@ -8,12 +8,14 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from brainos_msgs.msg import Attribute, Episode, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
-from brainos_msgs.srv import Decide, Evaluate, Explain
+from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
+from rclpy.serialization import deserialize_message, serialize_message
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream
@@ -28,6 +30,9 @@ from brainos_ros.ros.inline import Inline
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
+
+SETTLE_S = 0.5
+ANSWER_S = 5.0
 
 
 class PfcNode(BrainNode):
@@ -67,7 +72,7 @@ class PfcNode(BrainNode):
         self.level = ServiceLevel.ONLINE
         self._acting: Acting | None = None
         self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
-        self.episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
+        self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
         self.create_subscription(ServiceLevel, "service_level", self._note_level, qos.STATE)
         self.create_subscription(WorldState, "world_model/state", self._note_world, qos.STATE)
 
@@ -84,7 +89,10 @@ class PfcNode(BrainNode):
             self._acting.destroy()
         self._acting = Acting(self, interrupted)
         self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
+        self._memory = self.create_client(WriteEpisode, "memory/write", qos_profile=qos.SERVICE)
+        self._settling_until = 0.0
         self.every(0.1, self._tick)
+        self.every(SETTLE_S, self._settle)
         self.door(Decide, "pfc/decide", self._decide)
         self.door(Explain, "pfc/explain", self._explain)
 
@@ -204,6 +212,29 @@ class PfcNode(BrainNode):
             self.get_logger().warning(
                 f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
             )
+
+    def tell(self, episode: Episode) -> None:
+        """Publish an episode of its own, and see to it that the memory gets it, now or later."""
+        self.store.owe(episode.episode_id, serialize_message(episode))
+        self._episodes.publish(episode)
+
+    def _settle(self) -> None:
+        now = time.monotonic()
+        owed = self.store.owed()
+        if owed is None or now < self._settling_until or not self._memory.service_is_ready():
+            return
+        self._settling_until = now + ANSWER_S
+        episode_id, packed = owed
+        request = WriteEpisode.Request(episode=deserialize_message(packed, Episode))
+        self._memory.call_async(request).add_done_callback(partial(self._settled, episode_id))
+
+    def _settled(self, episode_id: str, answer: Any) -> None:
+        reply, self._settling_until = answer.result(), 0.0
+        if reply.success:
+            self.store.settle(episode_id)
+        elif reply.error_code in (ErrorCode.INVALID_ARGUMENT, ErrorCode.ALREADY_EXISTS):
+            self.get_logger().warning(f"the memory will not have an episode: {reply.message}")
+            self.store.settle(episode_id)
 
     def record_pursuit(self, decision_id: str, phase: str) -> None:
         self.record("pursuit", {"decision_id": decision_id, "phase": phase})

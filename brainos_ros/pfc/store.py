@@ -16,6 +16,8 @@ from brainos_ros.pfc.engine import Decision
 from brainos_ros.pfc.learning import SUCCESS, Learning
 
 REMEMBERED = 2_000
+KEPT = 100_000
+_BATCH = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions(
     place INTEGER PRIMARY KEY, decision_id TEXT UNIQUE, body TEXT, acting INTEGER DEFAULT 0);
@@ -24,6 +26,7 @@ CREATE TABLE IF NOT EXISTS outcomes(
     objective TEXT, action TEXT, context TEXT, outcome TEXT, reward REAL);
 CREATE INDEX IF NOT EXISTS outcome_of ON outcomes(decision_id);
 CREATE INDEX IF NOT EXISTS acting ON decisions(acting) WHERE acting;
+CREATE TABLE IF NOT EXISTS owed(episode_id TEXT PRIMARY KEY, episode BLOB);
 """
 
 
@@ -52,11 +55,15 @@ class Outcome:
 
 
 class Store:
-    """Decisions and outcomes in one SQLite file (WAL: a killed process loses nothing)."""
+    """Decisions and outcomes in one SQLite file (WAL: a killed process loses nothing).
+
+    The last KEPT of each; the ledger has the older ones.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fresh: list[tuple[int, str, str]] = []
+        self._added = 0
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -78,6 +85,15 @@ class Store:
             with self._db:
                 self._db.execute("BEGIN")
                 self._db.executemany(insert, fresh)
+            self._trim(len(fresh))
+
+    def _trim(self, added: int) -> None:
+        self._added += added
+        if self._added >= _BATCH:
+            self._added = 0
+            for table in ("decisions", "outcomes"):
+                newest = f"SELECT place FROM {table} ORDER BY place DESC LIMIT 1 OFFSET ?"
+                self._db.execute(f"DELETE FROM {table} WHERE place <= ({newest})", (KEPT,))
 
     def begin_action(self, decision_id: str) -> None:
         """Note that the decision is being acted on, so that a crash leaves a trace."""
@@ -114,7 +130,22 @@ class Store:
             " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
+        self._trim(1)
         return cursor.rowcount == 1
+
+    def owe(self, episode_id: str, episode: bytes) -> None:
+        """Keep an episode until the memory has it (`settle`)."""
+        self._db.execute("INSERT OR IGNORE INTO owed VALUES (?, ?)", (episode_id, episode))
+
+    def owed(self) -> tuple[str, bytes] | None:
+        """The longest kept episode that the memory may not have: (episode_id, episode)."""
+        row = self._db.execute("SELECT episode_id, episode FROM owed ORDER BY rowid LIMIT 1")
+        found: tuple[str, bytes] | None = row.fetchone()
+        return found
+
+    def settle(self, episode_id: str) -> None:
+        """The memory has it."""
+        self._db.execute("DELETE FROM owed WHERE episode_id=?", (episode_id,))
 
     def knows_decision(self, decision_id: str) -> bool:
         self.flush()
@@ -148,7 +179,7 @@ class Store:
             f"SELECT decision_id, body FROM decisions WHERE {where}", (decision_id,)
         ).fetchone()
         if row is None:
-            what = f"`{decision_id}` is not a decision of this robot"
+            what = f"`{decision_id}` is not among the last {KEPT} decisions of this robot"
             raise BrainError(
                 f"decision_id: {what if decision_id else 'nothing was decided yet'}",
                 ErrorCode.NOT_FOUND,
@@ -179,4 +210,6 @@ class Store:
                 self.add_decision(place, json.loads(payload)["decision_id"], payload)
             elif kind == "outcome":
                 self.add_outcome(place, Outcome(**json.loads(payload)))
+            if len(self._fresh) >= _BATCH:
+                self.flush()  # so that a replay cut short has got somewhere
         self.flush()

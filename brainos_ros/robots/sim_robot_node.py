@@ -2,7 +2,8 @@
 
 Publishes `scan` (20 Hz), `odom` (50 Hz), `tracked_people` (20 Hz) and `sim_truth` (20 Hz, what
 really happened, for reports; the brain does not listen to it); listens to `cmd_vel`; drives
-actions by publishing `cmd_vel_raw`, so that its own navigator is held back like anybody's.
+actions by publishing `cmd_vel_raw`, so that its own navigator is held back like anybody's. Once a
+genome has evolved, its driving genes become this node's parameters.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 
 from brainos_msgs.action import Execute
 from brainos_msgs.msg import SimTruth, TrackedPeople, TrackedPerson
+from brainos_msgs.srv import GetGenomeStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import LaserScan
 
 from brainos_ros.errors import BrainError, ErrorCode
@@ -42,6 +45,7 @@ from brainos_ros.ros.parameters import Parameters
 TICK_S = 0.01
 STEPS_PER_ODOM, STEPS_PER_SCAN, STEPS_PER_COMMAND = 4, 10, 10
 MOST_STEPS_PER_TICK = 20
+GENOME_S = 2.0
 
 
 class SimRobotNode(Node):
@@ -95,7 +99,13 @@ class SimRobotNode(Node):
         ]
         self._steps = 0
         self._begin = time.monotonic()
-        self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TICK_S, self._tick, clock=steady)
+        self._genome = ""
+        self._genomes = self.create_client(
+            GetGenomeStatus, "genome_sync/get_status", qos_profile=qos.SERVICE
+        )
+        self.create_timer(GENOME_S, self._ask_for_genome, clock=steady)
         layout = self.simulation.layout
         self.get_logger().info(
             f"{layout.name}: stations {', '.join(layout.stations)};"
@@ -186,6 +196,28 @@ class SimRobotNode(Node):
         message.contacts_while_moving = truth.contacts_while_moving
         message.people = people
         self._truth.publish(message)
+
+    # ------------------------------------------------------------------ the genome
+
+    def _ask_for_genome(self) -> None:
+        if self._genomes.service_is_ready():
+            asked = self._genomes.call_async(GetGenomeStatus.Request())
+            asked.add_done_callback(self._take_genome)
+
+    def _take_genome(self, answer: Any) -> None:
+        reply = answer.result()
+        active = reply.active
+        if not reply.success or active.origin == "default" or active.genome_hash == self._genome:
+            return
+        self._genome = active.genome_hash
+        genes = attributes_to_dict(reply.parameters, "parameters")
+        mine = [Parameter(each.name, value=genes[each.name]) for each in DRIVING
+                if each.name in genes]
+        taken = self.set_parameters_atomically(mine)
+        if taken.successful:
+            self.get_logger().info(f"drives by generation {active.generation}")
+        else:
+            self.get_logger().error(f"cannot drive by {active.genome_hash[:12]}: {taken.reason}")
 
     # ------------------------------------------------------------------ execute
 

@@ -1,5 +1,6 @@
 """The PFC among a conscience and a robot that do what the test says, over real DDS."""
 
+import queue
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from action_msgs.msg import GoalStatus
 from brainos_msgs.action import Execute, Pursue
 from brainos_msgs.msg import Attribute, Decision, Episode, ErrorCode, Option, ServiceLevel
-from brainos_msgs.srv import Decide, Evaluate, Explain
+from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -353,6 +354,27 @@ def test_a_silent_conscience_holds_up_the_loop_once(graph, world):
     world._release.set()
     world.silent = False
     graph.stop(pfc)
+
+
+def test_an_episode_waits_for_the_memory(graph, world):
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
+    done = pursuer.pursue("a")
+    assert done.result.success
+    graph.stop(pfc)
+    came = queue.SimpleQueue()
+
+    def write(request, response):
+        came.put(request.episode)
+        response.success = came.qsize() > 1
+        return response
+
+    graph.tester.create_service(WriteEpisode, "memory/write", write, qos_profile=qos.SERVICE)
+    pfc = start(graph)
+    first, again = came.get(timeout=DEADLINE_S), came.get(timeout=DEADLINE_S)
+    assert first == again, "refused for the time being, it is sent again"
+    assert (first.episode_id, first.outcome) == (done.result.episode_id, "success")
+    pursuer.client.destroy()
 
 
 def test_one_body_pursues_one_thing(graph, world):

@@ -12,13 +12,16 @@ pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 from action_msgs.msg import GoalStatus
 from brainos_msgs.action import Execute
 from brainos_msgs.msg import SimTruth, TrackedPeople
+from brainos_msgs.srv import GetGenomeStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import ParameterEvent
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import LaserScan
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.robots.navigator import Driving
 from brainos_ros.robots.sim_robot_node import SimRobotNode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
@@ -38,6 +41,30 @@ def robot(graph):
         return node
 
     return start
+
+
+def test_it_drives_by_the_genome_once_that_has_evolved(graph, robot):
+    changes = graph.listen(ParameterEvent, "/parameter_events")
+    status = GetGenomeStatus.Response(success=True)
+    status.active.genome_hash, status.active.origin = "a" * 64, "default"
+    status.parameters = dict_to_attributes({"cruise_speed_mps": 0.5, "another_gene": 3.0})
+    asked = threading.Semaphore(0)
+
+    def answer(request, response):
+        asked.release()
+        return status
+
+    graph.tester.create_service(
+        GetGenomeStatus, "genome_sync/get_status", answer, qos_profile=qos.SERVICE
+    )
+    node = robot()
+    for _ in range(2):
+        assert asked.acquire(timeout=10.0)
+    assert node.get_parameter("cruise_speed_mps").value == Driving().cruise_speed_mps
+    status.active.genome_hash, status.active.origin = "b" * 64, "evolve"
+    changes.wait_for(lambda event: [each.name for each in event.changed_parameters]
+                     == ["cruise_speed_mps"])
+    assert node.get_parameter("cruise_speed_mps").value == 0.5
 
 
 def obey_blindly(graph):

@@ -151,7 +151,7 @@ class Acting:
         brain.learn(outcome)
         done = pursuit.result or Execute.Result(message=pursuit.reason)
         episode: Episode = outcome_to_episode(outcome, done)
-        brain.episodes.publish(episode)
+        brain.tell(episode)
         result.outcome, result.reward = came, reward
         result.episode_id = episode.episode_id
         if not done.success:

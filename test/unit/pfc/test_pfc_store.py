@@ -1,8 +1,10 @@
 import json
+from contextlib import closing
 
 import pytest
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.pfc import store as store_module
 from brainos_ros.pfc.constraints import ConstraintSet
 from brainos_ros.pfc.engine import Engine, Option, Permission
 from brainos_ros.pfc.learning import Learning
@@ -122,3 +124,25 @@ def test_replay_rebuilds_and_repeats_without_harm(store):
     assert store.end() == 0
     store.replay(events)
     assert store.explain() == (decision, "success", 1.0)
+
+
+def test_what_is_older_than_the_last_kept_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "KEPT", 10)
+    monkeypatch.setattr(store_module, "_BATCH", 5)
+    with closing(Store(tmp_path / "pfc.db")) as store:
+        for place in range(40):
+            store.add_decision(place, f"decision {place}", b"{}")
+            store.flush()
+        assert not store.knows_decision("decision 20")
+        assert all(store.knows_decision(f"decision {place}") for place in range(30, 40))
+        assert store.end() == 40
+
+
+def test_decisions_reach_the_store_before_the_outcome_after_them(tmp_path):
+    path = tmp_path / "pfc.db"
+    killed = Store(path)
+    killed.add_decision(3, "d", b"{}")
+    killed.add_outcome(4, Outcome("e", "d", "deliver", "a", {}, "success", 1.0))
+    with closing(Store(path)) as store:
+        assert store.end() == 5
+        assert store.knows_decision("d")
