@@ -15,6 +15,7 @@ from typing import Any
 
 from brainos_ros.checked_yaml import Place, compose, meant
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.shipped import places
 
 STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
 
@@ -142,10 +143,8 @@ def folders() -> Iterator[Path]:
     """Where robot files are looked for by name: the working folder's config/robots, the source
     tree's, then the installed package's."""
     yield Path("config/robots").resolve()
-    yield Path(__file__).resolve().parents[1] / "config/robots"
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        if prefix:
-            yield Path(prefix) / "share/brainos_ros/config/robots"
+    for place in places():
+        yield place / "config/robots"
 
 
 def find(robot: str) -> Path:

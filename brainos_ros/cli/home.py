@@ -13,5 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def home_of(args: argparse.Namespace) -> Path:
     """The state directory the arguments mean."""
-    return Path(args.home or os.environ.get("BRAINOS_HOME")
-                or Path.home() / ".ros" / "brainos" / args.robot)
+    given = args.home or os.environ.get("BRAINOS_HOME")
+    return Path(given or Path.home() / ".ros" / "brainos" / args.robot).expanduser()

@@ -1,25 +1,16 @@
 """Which rules are in force: the authorised ones, whatever a file on the disk says by now."""
 
-import os
 from pathlib import Path
 
 from brainos_ros.conscience.halt import write_durably
 from brainos_ros.conscience.rules import RuleSet, load
 from brainos_ros.errors import BrainError, ErrorCode
-
-SHIPPED = Path("config/rules/mobile_base.yaml")
+from brainos_ros.shipped import shipped
 
 
 def rules_file(given: str) -> Path:
     """The rules file a parameter names; empty for the shipped one. Raises BrainError NOT_FOUND."""
-    if given:
-        return Path(given)
-    prefixes = [Path(p) / "share/brainos_ros"
-                for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    for prefix in (Path(__file__).resolve().parents[2], *prefixes):
-        if (prefix / SHIPPED).is_file():
-            return prefix / SHIPPED
-    raise BrainError(f"{SHIPPED} is not installed; set rules_file", ErrorCode.NOT_FOUND)
+    return Path(given) if given else shipped("rules/mobile_base.yaml")
 
 
 def in_force(home: Path, file: Path) -> tuple[RuleSet, str]:

@@ -18,7 +18,6 @@ one costs `max_cost`. CEL: https://github.com/google/cel-spec.
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ from brainos_ros.expressions import cel
 
 _REFERENCE = re.compile(r"\b(option|context)\.([A-Za-z_]\w*)")
 _MOST_VERDICTS = 1024
-_ROOT = Path(__file__).resolve().parents[2]
 _FIELDS = {
     "hard": {"id", "level", "reason", "when", "defaults"},
     "soft": {"id", "level", "reason", "cost", "max_cost", "defaults"},
@@ -130,16 +128,6 @@ class ConstraintSet:
                     ErrorCode.PFC_UNKNOWN_CONSTRAINT,
                 )
         return [self._by_id[name] for name in dict.fromkeys(ids)]
-
-
-def shipped_file() -> Path:
-    """The constraints file that comes with BrainOS, in the source tree or installed."""
-    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    places = [_ROOT, *(Path(prefix) / "share" / "brainos_ros" for prefix in prefixes)]
-    for place in places:
-        if (path := place / "config" / "constraints.yaml").is_file():
-            return path
-    raise BrainError("config/constraints.yaml is not installed; set the parameter constraints_file")
 
 
 def load_constraints(path: Path) -> ConstraintSet:

@@ -20,7 +20,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream
 from brainos_ros.pfc.acting.node import Acting, arguments
-from brainos_ros.pfc.constraints import load_constraints, shipped_file
+from brainos_ros.pfc.constraints import load_constraints
 from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
 from brainos_ros.pfc.store import Outcome, Store
 from brainos_ros.ros import qos
@@ -30,6 +30,7 @@ from brainos_ros.ros.inline import Inline
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
+from brainos_ros.shipped import shipped
 
 SETTLE_S = 0.5
 ANSWER_S = 5.0
@@ -63,7 +64,7 @@ class PfcNode(BrainNode):
 
     def configure(self) -> None:
         given = self.settings["constraints_file"]
-        constraints = load_constraints(Path(given) if given else shipped_file())
+        constraints = load_constraints(Path(given) if given else shipped("constraints.yaml"))
         self.store = self._owned(Store(self.home / "pfc" / "pfc.db"), Store.close)
         self._engine = Engine(constraints, self.store.learning())
         self._asking = self._owned(Inline(self), Inline.close)

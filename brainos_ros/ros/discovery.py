@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from brainos_ros.errors import BrainError
+from brainos_ros.shipped import shipped
+
 PROFILE_VARIABLES = (
     "FASTRTPS_DEFAULT_PROFILES_FILE",  # Jazzy
     "FASTDDS_DEFAULT_PROFILES_FILE",  # Kilted and later
@@ -20,8 +23,9 @@ def prepare() -> None:
     """
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
-    profile = _find("fastdds_localhost.xml" if _is_local() else "fastdds.xml")
-    if profile is None:
+    try:
+        profile = shipped("fastdds_localhost.xml" if _is_local() else "fastdds.xml")
+    except BrainError:
         return
     os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
     if _is_local() and "rmw_fastrtps" in os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
@@ -47,15 +51,3 @@ def _is_local() -> bool:
     asked = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
     only = os.environ.get("ROS_LOCALHOST_ONLY") == "1"
     return (asked or only) and not os.environ.get("ROS_STATIC_PEERS")
-
-
-def _find(name: str) -> Path | None:
-    installed = [
-        Path(prefix) / "share/brainos_ros"
-        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    ]
-    for root in (Path(__file__).resolve().parents[2], *installed):
-        profile = root / "config" / name
-        if profile.is_file():
-            return profile
-    return None

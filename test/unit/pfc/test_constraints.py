@@ -6,8 +6,8 @@ from brainos_ros.pfc.constraints import (
     ConstraintSet,
     load_constraints,
     parse_constraint,
-    shipped_file,
 )
+from brainos_ros.shipped import shipped
 
 
 def hard(when, **more):
@@ -119,7 +119,7 @@ def test_load_names_file_and_repeated_id(tmp_path):
 
 
 def test_the_file_that_ships():
-    constraints = load_constraints(shipped_file())
+    constraints = load_constraints(shipped("constraints.yaml"))
     stairs, energy = constraints.select(["avoid_stairs", "energy_efficient"])
     assert stairs.judge({"stairs": True}, {}).excluded
     assert stairs.judge({}, {}) is None
