@@ -67,8 +67,8 @@ class Keeper:
             robot.nodes, self, self.started, composed=composed, autostart=autostart)
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
-    def begin(self) -> None:
-        """Adopt what lives, start the rest."""
+    def begin(self) -> list[str]:
+        """Adopt what lives, start the rest; returns the processes adopted."""
         with self.lock:
             now = time.monotonic()
             living, active, given_up = self._pid_file.read()
@@ -86,7 +86,9 @@ class Keeper:
                 self.supervisor.holds(role, node)
             self.supervisor.gave_up(given_up)
             self.supervisor.begin(now)
+            adopted = list(self._processes)
         self._thread.start()
+        return adopted
 
     def stop(self, deadline_s: float) -> None:
         """Take everything down in reverse order, then end the loop; blocks."""

@@ -75,7 +75,7 @@ class WatchdogNode(BrainNode):
         path = self.home / "watchdog" / "parameters.yaml"
         use_sim_time = self.get_parameter("use_sim_time").value
         content = plan.parameters(self._robot, self.home, use_sim_time, composed)
-        plan.write_parameters(path, content)
+        self._file_changed = plan.write_parameters(path, content)
         commands = plan.commands(self._robot, path, plan.passed_on(sys.argv), composed)
         self._keeper = Keeper(self._robot, commands, self, self.home, self.get_namespace(),
                               composed, self.settings["autostart"])
@@ -98,7 +98,11 @@ class WatchdogNode(BrainNode):
         self._journal = Journal(self._tell, self.record, self._ledger_refused)
         self.every(BEAT_S, self._send_beat)
         self.every(1.0, self._publish_nodes)
-        self._keeper.begin()
+        adopted = self._keeper.begin()
+        if adopted and self._file_changed:
+            self.get_logger().warning(
+                f"the robot file changed; {', '.join(adopted)} live on with what they were started "
+                "with: brainos restart <role>")
         self._reach = Reach(self._robot.network, self._note_reach)
 
     def deactivate(self) -> None:

@@ -45,18 +45,19 @@ def parameters(robot: Robot, home: Path, use_sim_time: bool, composed: bool) -> 
     return sections
 
 
-def write_parameters(path: Path, content: Mapping[str, Any]) -> None:
+def write_parameters(path: Path, content: Mapping[str, Any]) -> bool:
     """Replace the file, unless it says so already: a watchdog must come back on a full disk.
 
-    Raises OSError if the file cannot be written.
+    Returns whether it said something else. Raises OSError if the file cannot be written.
     """
     text = yaml.safe_dump(dict(content), sort_keys=False)
     if path.is_file() and path.read_text() == text:
-        return
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     draft.write_text(text)
     draft.replace(path)
+    return True
 
 
 def commands(

@@ -74,12 +74,15 @@ class Process:
 
 
 def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:
-    """Start a process in a session of its own, with the standard streams of this one.
+    """Start a process in a session of its own, with the standard streams of this one only.
 
-    Raises OSError if it cannot be started.
+    DDS opens its sockets to be inherited; a node that kept the watchdog's would hold the ports of a
+    watchdog that died. Raises OSError if it cannot be started.
     """
+    inherited = [int(fd) for fd in os.listdir("/proc/self/fd")]
     pid = os.posix_spawnp(
         argv[0], list(argv), dict(environment), setsid=True, setsigmask=[],
+        file_actions=[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2],
         setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
     )
     return Process(pid, start_time(pid) or 0, os.pidfd_open(pid), adopted=False)

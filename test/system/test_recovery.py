@@ -55,6 +55,17 @@ def test_a_new_watchdog_adopts_the_living(start: Callable[[str], Brain]) -> None
     assert "was killed: no heartbeat" in brain.text()
 
 
+def test_a_changed_robot_file_is_told_and_restarts_nobody(start: Callable[[str], Brain]) -> None:
+    brain = start(TWO)
+    before = brain.pids()
+    changed = TWO.replace("memory: {}", "memory: {parameters: {working_ttl_s: 60.0}}")
+    brain.robot.write_text(changed)
+    os.kill(brain.watchdog(), signal.SIGKILL)
+    brain.said("the robot file changed; memory, world_model live on")
+    brain.said("service level ONLINE", 2)
+    assert brain.pids() == before
+
+
 def test_two_at_once_come_back_in_order(start: Callable[[str], Brain]) -> None:
     brain = start(TWO)
     for pid in brain.pids().values():

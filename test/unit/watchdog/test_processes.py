@@ -54,6 +54,19 @@ def test_usage_and_load_of_a_living_process(sleeper: processes.Process) -> None:
     assert sleeper.load()[1] >= 0
 
 
+def test_a_process_inherits_nothing_but_the_standard_streams() -> None:
+    read_end, write_end = os.pipe()
+    os.set_inheritable(read_end, True)
+    try:
+        process = processes.start(SLEEPER, os.environ)
+        kept = {os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+        assert os.readlink(f"/proc/self/fd/{read_end}") not in kept
+        process.end(1.0)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
 def test_an_executable_that_is_missing() -> None:
     with pytest.raises(OSError, match="No such file"):
         processes.start(("/nowhere/brain",), os.environ)
