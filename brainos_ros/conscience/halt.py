@@ -85,7 +85,7 @@ class Latch:
         """Prepares the file that `arm` puts in place. Raises BrainError LEDGER_REFUSED."""
         with self._disk:
             try:
-                _write(self._staged_path, _armed(self._robot, operator), 0o644)
+                _write(self._staged_path, _armed(self._robot, operator))
             except OSError as error:
                 raise self._unwritten(error) from error
             self._staged = True
@@ -155,7 +155,7 @@ def write_durably(path: Path, body: bytes, mode: int = 0o644) -> None:
     _sync_directory(path.parent)
 
 
-def _write(path: Path, body: bytes, mode: int) -> None:
+def _write(path: Path, body: bytes, mode: int = 0o644) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

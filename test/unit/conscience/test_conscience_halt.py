@@ -220,6 +220,36 @@ def test_file_and_directory_are_on_disk_before_it_counts(
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
+def test_a_second_reset_prepares_its_own_file(tmp_path: Path) -> None:
+    latch = Latch(tmp_path, ROBOT)
+    for operator in ("anna", "ben"):
+        latch.stage(operator)
+        latch.arm(operator, latch.generation)
+        assert not latch.halted
+        assert json.loads((tmp_path / "armed").read_text())["operator"] == operator
+        latch.halt("button")
+        latch.forget_armed()
+    latch.arm("carl", latch.generation)
+    assert not latch.halted
+
+
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(halt_module, "_sync_directory", synced.append)
+    halt_module.write_durably(tmp_path / "key", b"x")
+    assert synced == [tmp_path]
+
+    def fails(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(halt_module.os, "replace", fails)
+    with pytest.raises(OSError, match="No space left"):
+        halt_module.write_durably(tmp_path / "key", b"y")
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert (tmp_path / "key").read_bytes() == b"x"
+
+
 def test_a_file_may_be_for_its_owner_alone(tmp_path: Path) -> None:
     halt_module.write_durably(tmp_path / "key", b"x", mode=0o600)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
@@ -424,6 +454,19 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+def test_a_halt_elsewhere_while_the_reset_is_recorded_wins(desk: Desk) -> None:
+    """A stand-by hears it, the active does not."""
+    stand_by = Latch(desk.home / "conscience", desk.operators.robot)
+
+    def halting(kind: str, body: dict[str, Any]) -> None:
+        stand_by.halt("button")
+        assert stand_by.forget_armed() == ""
+
+    desk.desk = ResetDesk(desk.home, desk.latch, desk.operators, "epoch-1", halting)
+    token = sign(load_key("anna", desk.keys), "reset", desk.operators.robot, desk.desk.challenge())
+    assert desk.refused("anna", token) is ErrorCode.CONSCIENCE_HALTED
 
 
 def test_a_reset_opens_one_halt_once(desk: Desk) -> None:
