@@ -96,9 +96,9 @@ def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
     """
     segments = layout.segments()
     for segment, after in zip(segments, [*segments[1:], None], strict=True):
-        if segment.suffix == PRUNED or (after and after.first <= sequence):
+        if after and after.first <= sequence:
             continue
-        data = load(segment)
+        data = _content(layout, segment)
         offset = frames.SEGMENT_HEADER_SIZE
         while offset < len(data) and (data[offset + 4 : offset + 5] or b"\0") != b"\0":
             try:
@@ -110,6 +110,17 @@ def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
             if frame.form != frames.SEAL and frame.sequence >= sequence:
                 yield frame
             offset += frame.size
+
+
+def _content(layout: Layout, segment: SegmentFile) -> bytes:
+    """A segment's content, also if its form changed a moment ago; empty where it was pruned."""
+    try:
+        return b"" if segment.suffix == PRUNED else load(segment)
+    except FileNotFoundError:
+        again = [each for each in layout.segments() if each.first == segment.first]
+        if again in ([], [segment]):
+            raise
+        return _content(layout, again[0])
 
 
 class _Raw:

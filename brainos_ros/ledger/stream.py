@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout
-from brainos_ros.ledger.log import LogReader, Record
+from brainos_ros.ledger.log import LogReader, Record, frames_from, to_record
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.opening import load_key, take_lock, unavailable
 from brainos_ros.ledger.path_index import PathIndex
@@ -296,6 +296,17 @@ class Stream(Writer):
             if self._reader is None:
                 self._reader = LogReader(self._layout)
             return self._reader.record(sequence)
+
+    def records(self, start: int) -> Iterator[Record]:
+        """What can still be read of the records from `start` on that are accepted by now.
+
+        Those of pruned segments are left out; erased ones are not. Raises Damage.
+        """
+        size = self.size
+        for frame in frames_from(self._layout, start):
+            if frame.sequence >= size:
+                return
+            yield to_record(frame)
 
     def prove(self, sequence: int) -> dict[str, Any]:
         """The proof bundle of record `sequence`, under a head signed now if need be.

@@ -215,6 +215,44 @@ def test_pruned_segments_leave_every_proof_good(tmp_path: Path) -> None:
     assert failed(tmp_path / "memory") != []
 
 
+def test_records_are_what_can_still_be_read(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 40)
+        stream.purge_events([38], "asked for")
+        consolidate(stream)
+        back_up(stream.path, tmp_path / "copy")
+        gone = prune_all(stream, tmp_path / "copy")
+        stream.event("note", b"newest")
+        there = list(stream.records(0))
+        readable = [number for number in range(stream.size) if is_readable(stream, number)]
+        assert gone
+        assert [record.sequence for record in there] == readable
+        assert there == [stream.read(number) for number in readable]
+        assert [record.sequence for record in there if record.erased] == [38]
+        assert there[-1].body == b"newest"
+        assert list(stream.records(37)) == there[readable.index(37) :]
+        assert list(stream.records(stream.size)) == []
+
+
+def is_readable(stream: Stream, number: int) -> bool:
+    try:
+        stream.read(number)
+    except BrainError:
+        return False
+    return True
+
+
+def test_records_end_where_the_stream_did_and_outlive_a_consolidation(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        expected = [stream.read(number) for number in range(stream.size)]
+        records = stream.records(0)
+        first = next(records)
+        assert consolidate(stream).compressed > 3
+        stream.event("note", b"too late")
+        assert [first, *records] == expected
+
+
 def prune_all(stream: Stream, copy: Path) -> list[int]:
     """Everything that may be pruned, whatever its age."""
     if not copy.exists():
