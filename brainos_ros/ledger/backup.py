@@ -148,7 +148,7 @@ def restore(backup: Path, root: Path, name: str) -> Report:
                 place = fresh.path / path.relative_to(source.path)
                 mode = 0o600 if path == source.key else 0o644
                 disk.replace_file(place, path.read_bytes(), mode)
-        report = bring_up(fresh)
+        report = bring_up(fresh).report()
         disk.replace(fresh.path, target.path)
         disk.sync_directory(target.path.parent)
     except BaseException:
@@ -157,8 +157,8 @@ def restore(backup: Path, root: Path, name: str) -> Report:
     return report._replace(stream=name)
 
 
-def bring_up(layout: Layout) -> Report:
-    """Verify a copied stream, replay its purges, derive what is derived.
+def bring_up(layout: Layout) -> Audit:
+    """Verify a copied stream, replay its purges, derive what is derived from the log alone.
 
     Raises BrainError (LEDGER_REFUSED) where it does not verify.
     """
@@ -168,12 +168,14 @@ def bring_up(layout: Layout) -> Report:
         erasure.redo(layout, audit.purged, set(audit.walk.erased))
         audit = Audit(layout).run()
     report = audit.report()
-    if not report.verified:
-        raise BrainError(f"the copy does not verify: {report.problem}", ErrorCode.LEDGER_REFUSED)
+    if not (report.verified and segments):
+        problem = report.problem or "it holds no log"
+        raise BrainError(f"the copy does not verify: {problem}", ErrorCode.LEDGER_REFUSED)
+    rotation.keep_history(layout, audit.key_history)
     stream_id = read_header(segments[0]).stream_id
     tiles = Tiles(layout, writable=True)
     try:
         rebuild_tiles(segments, stream_id, tiles)
     finally:
         tiles.close()
-    return report
+    return audit

@@ -18,6 +18,7 @@ from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint
 from brainos_ros.ledger.paths import Paths
 from brainos_ros.ledger.proof import latest_head, prove
 from brainos_ros.ledger.stream import Stream
+from brainos_ros.ledger.verifier import verify_bundle
 
 _MEMBER = re.compile(r"checkpoints|keys\.json|log/\d{16}\.seg")
 
@@ -141,14 +142,20 @@ def import_archive(stream: Stream, archive: Path, key: str, prefix: str = "") ->
     """
     with tempfile.TemporaryDirectory(prefix="brainos-import-") as directory:
         layout = _unpack(Path(archive), Path(directory))
-        report = bring_up(layout)
-        known = [entry["key"] for entry in rotation.history(layout)]
-        if known[:1] != [key.strip()]:
+        audit = bring_up(layout)
+        first = str(audit.keys[0][1]) if audit.keys else ""
+        if first != key.strip():
             raise BrainError(
-                f"the archive is signed by '{known[0]}', not by the key given",
+                f"the archive is signed by '{first}', not by the key given",
                 ErrorCode.UNAUTHORISED,
             )
-        return _put_all(stream, layout, prefix, report.records)
+        head = latest_head(layout.path)
+        if head is None or head.size != audit.size:
+            raise BrainError(
+                "the archive does not verify: it holds records that its head does not cover",
+                ErrorCode.LEDGER_REFUSED,
+            )
+        return _put_all(stream, layout, head, first, prefix)
 
 
 def _unpack(archive: Path, directory: Path) -> Layout:
@@ -170,9 +177,7 @@ def _unpack(archive: Path, directory: Path) -> Layout:
     return layout
 
 
-def _put_all(stream: Stream, layout: Layout, prefix: str, records: int) -> Imported:
-    head = latest_head(layout.path)
-    assert head is not None
+def _put_all(stream: Stream, layout: Layout, head: Checkpoint, key: str, prefix: str) -> Imported:
     _, name, stream_id = head.origin.split("/")
     paths, reader = Paths(layout.paths), LogReader(layout)
     put = unchanged = 0
@@ -181,6 +186,7 @@ def _put_all(stream: Stream, layout: Layout, prefix: str, records: int) -> Impor
             paths.apply(frame)
         for live in paths.walk(prefix):
             bundle = prove(layout.path, live.sequence)
+            verify_bundle(bundle, key)
             body = reader.record(live.sequence).body
             before = stream.size
             stream.put_foreign(
@@ -191,4 +197,4 @@ def _put_all(stream: Stream, layout: Layout, prefix: str, records: int) -> Impor
         paths.close()
         reader.close()
     stream.sync()
-    return Imported(head.origin, records, put, unchanged)
+    return Imported(head.origin, head.size, put, unchanged)

@@ -197,7 +197,7 @@ class Audit:
             try:
                 if frame.form != frames.ERASED:
                     self._take_operation(frame)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError) as error:
                 self._problem("schema", f"record {frame.sequence} cannot be read: {error}")
             except Damage as damage:
                 self._problem(damage.check, f"record {frame.sequence}: {damage}")
@@ -222,7 +222,11 @@ class Audit:
 
     def _take_operation(self, frame: Frame) -> None:
         if frame.kind == kinds.CREATED:
-            self.keys.append((0, PublicKey.parse(json.loads(frame.payload)["key"])))
+            if frame.sequence:
+                raise Damage("only the first record names a key by itself", "head-signature")
+            key = PublicKey.parse(json.loads(frame.payload)["key"])
+            bytes.fromhex(key.name.rpartition("/")[2])  # the id of the stream
+            self.keys.append((0, key))
             self.key_history.append(rotation.entry(frame.payload))
         elif frame.kind == kinds.KEY_ROTATED:
             body = json.loads(frame.payload)

@@ -16,10 +16,11 @@ from brainos_ros.ledger.auditing import COLUMNS, statistics, write_csv
 from brainos_ros.ledger.backup import back_up, restore
 from brainos_ros.ledger.doctor import Doctor
 from brainos_ros.ledger.exchange import export, import_archive
-from brainos_ros.ledger.frames import decode_operation
+from brainos_ros.ledger.frames import decode_operation, encode
 from brainos_ros.ledger.housekeeping import consolidate, prune
-from brainos_ros.ledger.kinds import IMPORT
+from brainos_ros.ledger.kinds import CREATED, IMPORT
 from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.verifier import verify_bundle
 
 SMALL = 2048
@@ -356,6 +357,84 @@ def test_an_import_that_does_not_verify_is_refused(
         (tmp_path / "text.tar").write_text("no archive")
         with pytest.raises(BrainError, match="is not an exported stream"):
             import_archive(stream, tmp_path / "text.tar", key)
+        assert stream.size == 1
+
+
+def forge(root: Path, victim: str, beyond: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An archive by somebody without the victim's key, under the name of the victim's stream."""
+    layout, false = Layout(root / "memory"), SigningKey(victim.partition("+")[0])
+    layout.path.mkdir(parents=True)
+    layout.key.write_bytes(false.pack())
+    with monkeypatch.context() as patch:
+        if beyond:
+            patch.setattr(Stream, "public_key", victim)
+        stream = Stream.open(root, "memory", segment_bytes=SMALL)
+    with stream:
+        if beyond == "a second beginning":
+            body = {"format": 1, "stream": "memory", "key": str(false.public)}
+            stream._append(CREATED, encode(body))
+        stream.put("maps/hall", b"a trap")
+        fill(stream)
+        stream.checkpoint()
+        export(stream.path, root / "honest.tar")
+    with tarfile.open(root / "honest.tar") as honest, tarfile.open(root / "forged.tar", "w") as out:
+        for member in honest:
+            content = honest.extractfile(member)
+            assert content
+            data = content.read()
+            if member.name.endswith("keys.json"):
+                data = json.dumps([{"key": victim}]).encode()
+            member.size = len(data)
+            out.addfile(member, io.BytesIO(data))
+    return root / "forged.tar"
+
+
+@pytest.mark.parametrize("beyond", ["", "the first record", "a second beginning"])
+def test_an_import_believes_no_list_of_keys_but_the_log(
+    tmp_path: Path, beyond: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Stream.open(tmp_path / "victim", "memory") as victim:
+        key = victim.public_key
+    archive = forge(tmp_path / "forger", key, beyond, monkeypatch)
+    with Stream.open(tmp_path, "memory") as stream:
+        with pytest.raises(BrainError, match=r"not by the key given|does not verify") as refusal:
+            import_archive(stream, archive, key)
+        assert refusal.value.code in (ErrorCode.UNAUTHORISED, ErrorCode.LEDGER_REFUSED)
+        assert stream.size == 1
+
+
+def test_an_import_takes_the_history_of_keys_from_the_log(
+    foreign: tuple[Path, str], tmp_path: Path
+) -> None:
+    archive, key = foreign
+    with tarfile.open(archive) as whole, tarfile.open(tmp_path / "bare.tar", "w") as bare:
+        for member in whole:
+            if not member.name.endswith("keys.json"):
+                bare.addfile(member, whole.extractfile(member))
+    with Stream.open(tmp_path, "memory") as stream:
+        assert import_archive(stream, tmp_path / "bare.tar", key).put == 2
+        (live, _) = stream.live("imported/")
+        origin = decode_operation(IMPORT, stream.read(live.sequence).payload).origin
+        assert len(json.loads(origin)["keys"]) == 2
+        assert verify_bundle(json.loads(origin), key).payload
+
+
+def test_an_import_holds_nothing_that_its_head_does_not_cover(
+    foreign: tuple[Path, str], tmp_path: Path
+) -> None:
+    root = tmp_path / "theirs"
+    with Stream.open(root, "memory", window_s=3600.0, segment_bytes=SMALL) as stream:
+        key = json.loads(Layout(stream.path).keys.read_bytes())[0]["key"]
+        heads = Layout(stream.path).checkpoints.read_bytes()
+        stream.put("maps/late", b"late")
+    Layout(root / "memory").checkpoints.write_bytes(heads)
+    with tarfile.open(tmp_path / "long.tar", "w") as archive:
+        for path in [root / "memory/checkpoints", *sorted((root / "memory/log").iterdir())]:
+            archive.add(path, f"memory/{path.relative_to(root / 'memory')}")
+    with Stream.open(tmp_path, "memory") as stream:
+        with pytest.raises(BrainError, match="that its head does not cover") as refusal:
+            import_archive(stream, tmp_path / "long.tar", key)
+        assert refusal.value.code is ErrorCode.LEDGER_REFUSED
         assert stream.size == 1
 
 
