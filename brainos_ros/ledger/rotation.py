@@ -8,10 +8,9 @@ import json
 from base64 import b64encode
 
 from brainos_ros.ledger import disk, frames, kinds
-from brainos_ros.ledger.frames import Frame
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.log import frames_from
-from brainos_ros.ledger.notes import PublicKey, SigningKey, rotation_text
+from brainos_ros.ledger.notes import Checkpoint, PublicKey, SigningKey, rotation_text
 
 
 def statement(old: SigningKey, new: PublicKey) -> bytes:
@@ -61,18 +60,20 @@ def take_over(layout: Layout) -> None:
     disk.sync_directory(layout.path)
 
 
-def finish(layout: Layout, key: SigningKey, operations: list[Frame]) -> SigningKey:
-    """At opening: finish a rotation whose record was accepted, forget one that was not.
+def accepted(layout: Layout, head: Checkpoint | None) -> SigningKey | None:
+    """At opening: the next key, where the record that hands over to it was accepted.
 
-    Returns the key that signs from now on. Raises OSError, Damage.
+    One without such a record is forgotten. A head over that record is signed by the next key too,
+    so nothing before the newest head has to be read. Raises OSError, Damage.
     """
     if not layout.next_key.exists():
-        return key
+        return None
     following = SigningKey.parse(layout.next_key.read_bytes())
-    rotations = (frame for frame in operations if frame.kind == kinds.KEY_ROTATED)
-    if any(json.loads(frame.payload)["key"] == str(following.public) for frame in rotations):
-        disk.remove_file(layout.keys)
-        take_over(layout)
+    if head and head.signed_by(following.public):
         return following
+    for frame in frames_from(layout, head.size if head else 0):
+        named = frame.kind == kinds.KEY_ROTATED and entry(frame.payload)["key"]
+        if named == str(following.public):
+            return following
     disk.remove_file(layout.next_key)
-    return key
+    return None

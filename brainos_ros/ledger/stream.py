@@ -112,10 +112,11 @@ class Stream(Writer):
         )
         if recovered:
             self._continue(recovered)
-            self._finish(recovered)
         else:
             self._begin_segment(self._segment_bytes)
         disk.ftruncate(self._checkpoints_fd, self._checkpoints_end)
+        if recovered:
+            self._finish(recovered)
         if not self.size:
             body = {"format": 1, "stream": self.path.name, "key": self.public_key}
             self._append(kinds.CREATED, frames.encode(body))
@@ -132,7 +133,10 @@ class Stream(Writer):
     def _finish(self, recovered: Recovered) -> None:
         """Finish what a crash interrupted."""
         self.torn = recovered.torn
-        self._key = rotation.finish(self._layout, self._key, recovered.walk.operations)
+        following = rotation.accepted(self._layout, recovered.checkpoint)
+        if following:
+            self._key, self._handing_over = following, self._key
+            self._hand_over(self._handing_over)
         erasure.finish(self._layout, self.size)
         self._paths.check(self.size)
 
@@ -264,24 +268,32 @@ class Stream(Writer):
     def rotate_key(self) -> str:
         """Sign with a new key from now on; returns its verifier key. Raises as `event`.
 
-        Should the disk fail in between, the next opening finishes it; until then both keys sign.
+        Should the disk fail in between, the next call or the next opening finishes it; until then
+        both keys sign.
         """
         with self._sync_lock, self._lock:
             self.sync()
-            old, new = self._key, SigningKey(self.origin)
             try:
-                rotation.keep_next(self._layout, new)
-                statement = rotation.statement(old, new.public)
-                self._append(kinds.KEY_ROTATED, statement)
-                self._key, self._handing_over = new, old
-                self.checkpoint()
-                known = [*rotation.history(self._layout), rotation.entry(statement)]
-                rotation.keep_history(self._layout, known)
-                rotation.take_over(self._layout)
+                if self._handing_over is None:
+                    new = SigningKey(self.origin)
+                    rotation.keep_next(self._layout, new)
+                    self._append(kinds.KEY_ROTATED, rotation.statement(self._key, new.public))
+                    self._key, self._handing_over = new, self._key
+                self._hand_over(self._handing_over)
             except OSError as error:
                 raise self._stop(f"the key could not be changed: {error}") from error
-            self._handing_over = None
-            return str(new.public)
+            return self.public_key
+
+    def _hand_over(self, old: SigningKey) -> None:
+        """Let the new key sign alone, once a head says so with both signatures."""
+        self.sync()
+        known = rotation.history(self._layout)
+        if all(entry["key"] != self.public_key for entry in known):
+            statement = rotation.statement(old, self._key.public)
+            rotation.keep_history(self._layout, [*known, rotation.entry(statement)])
+        self.checkpoint()
+        rotation.take_over(self._layout)
+        self._handing_over = None
 
     def record_pruning(self, segments: list[int]) -> None:
         """Record durably that the segments with these first records are about to be pruned."""

@@ -344,17 +344,23 @@ class Writer:
                 raise
 
     def _continue(self, recovered: Recovered) -> None:
-        """Go on where the recovered log ends."""
+        """Go on where the recovered log ends, once log and heads are durable: more acts on them."""
         walk = recovered.walk
         self._mountain = walk.mountain
         self._seal = walk.seals[-1]
-        self._durable = Seal(0, frames.NO_SEAL, b"")
         self._checkpoint = recovered.checkpoint
         self._checkpoints_end = recovered.checkpoints_end
         self._fd = disk.open_file(recovered.segment.path, os.O_RDWR | os.O_CLOEXEC)
         self._offset = walk.offset
         self._capacity = max(self._segment_bytes, walk.offset)
         disk.allocate(self._fd, 0, self._capacity)
+        try:
+            disk.fdatasync(self._fd)
+            disk.fdatasync(self._checkpoints_fd)
+            disk.sync_directory(self._layout.log)
+        except OSError as error:
+            raise self._stop(f"the log found could not be made durable: {error}") from error
+        self._durable = self._seal
 
     def _release(self) -> None:
         """Close every file of the log and accept nothing more."""

@@ -147,6 +147,13 @@ def compress(root: Path, log: Log) -> None:
     quietly(stream.close)
 
 
+def just_open(root: Path, log: Log) -> None:
+    """Finish what was interrupted."""
+    stream = opened(root)
+    if stream is not None:
+        quietly(stream.close)
+
+
 def export_and_back_up(root: Path, log: Log) -> None:
     path = root / "memory"
     if quietly(export, path, root / "out.tar"):
@@ -155,18 +162,58 @@ def export_and_back_up(root: Path, log: Log) -> None:
 
 
 SCENARIOS = {
-    "write and seal": (write_and_seal, False),
-    "purge": (purge, True),
-    "rotate the key": (rotate, True),
-    "consolidate": (compress, True),
-    "export and back up": (export_and_back_up, True),
+    "write and seal": (write_and_seal, ""),
+    "purge": (purge, "compressed"),
+    "rotate the key": (rotate, "compressed"),
+    "consolidate": (compress, "compressed"),
+    "export and back up": (export_and_back_up, "compressed"),
+    "finish a purge": (just_open, "purging"),
+    "finish a rotation": (just_open, "rotating"),
 }
 
 
+class Killed(BaseException):
+    """Ends what a stream is doing as a kill would."""
+
+
+def kill_before_the_sync(stream: Stream, act: Callable[[Stream], object], number: int = 1) -> None:
+    """`act`, killed when its record is accepted and not durable, or at a later `fdatasync`."""
+    left = [number]
+
+    def kill(fd: int) -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            raise Killed
+        os.fdatasync(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "fdatasync", kill)
+        with pytest.raises(Killed):
+            act(stream)
+        stream._release()
+
+
 @pytest.fixture(scope="module")
-def prepared(memory_root: Path) -> Path:
-    """A stream with a compressed segment, for the scenarios that need something there."""
-    root = memory_root / "prepared"
+def prepared(memory_root: Path) -> dict[str, Path | None]:
+    """What the scenarios find: nothing, a compressed segment, something interrupted."""
+    root = prepare(memory_root / "prepared")
+    purging, rotating = memory_root / "purging", memory_root / "rotating"
+    for place in (purging, rotating):
+        shutil.copytree(root, place)
+    stream = opened(purging)
+    assert stream
+    kill_before_the_sync(stream, lambda stream: stream.purge_events([1, 7], "asked for"))
+    log = Log(purging / "log")
+    log.erased(1)
+    log.erased(7)
+    log.close()
+    stream = opened(rotating)
+    assert stream
+    kill_before_the_sync(stream, lambda stream: stream.rotate_key())
+    return {"": None, "compressed": root, "purging": purging, "rotating": rotating}
+
+
+def prepare(root: Path) -> Path:
     root.mkdir()
     log = Log(root / "log")
     write_and_seal(root, log)
@@ -211,20 +258,25 @@ def check(root: Path, what: str) -> None:
         stream.event("note", b"and goes on")
     report = verify(root / "memory")
     assert report.verified, (what, report)
-    left = list((root / "memory").rglob("*.new")) + list((root / "memory").rglob("erasing"))
+    left = [each for name in ("*.new", "erasing", "key.next")
+            for each in (root / "memory").rglob(name)]  # fmt: skip
     assert left == [], what
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_any_call_may_fail(
-    memory_path: Path, prepared: Path, faults: Callable[[int, int], Faults], name: str, error: int
+    memory_path: Path,
+    prepared: dict[str, Path | None],
+    faults: Callable[[int, int], Faults],
+    name: str,
+    error: int,
 ) -> None:
     scenario, needs = SCENARIOS[name]
     place, at = memory_path / "root", 0
     while True:
         at += 1
-        root = fresh(place, prepared if needs else None)
+        root = fresh(place, prepared[needs])
         log = Log(root / "log")
         injected = faults(at, error)
         scenario(root, log)
@@ -238,13 +290,16 @@ def test_any_call_may_fail(
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_any_call_may_be_the_last(
-    memory_path: Path, prepared: Path, faults: Callable[[int, int], Faults], name: str
+    memory_path: Path,
+    prepared: dict[str, Path | None],
+    faults: Callable[[int, int], Faults],
+    name: str,
 ) -> None:
     scenario, needs = SCENARIOS[name]
     place, at, ended = memory_path / "root", 0, False
     while not ended:
         at += 1
-        root = fresh(place, prepared if needs else None)
+        root = fresh(place, prepared[needs])
         child = os.fork()
         if child == 0:
             faults(at, KILL)
@@ -256,3 +311,118 @@ def test_any_call_may_be_the_last(
         if (root / "copy/backup.json").exists():
             assert restore(root / "copy", root, "again").verified
     assert at > 20
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The calls of `disk`, each with the name of the file that it is about."""
+    made: list[tuple[str, str]] = []
+
+    def recorder(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            target = arguments[1] if name == "replace" else arguments[0]
+            path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target
+            made.append((name, Path(path).name))
+            return real(*arguments)
+
+        return call
+
+    for name in CALLS:
+        monkeypatch.setattr(disk, name, recorder(name, getattr(disk, name)))
+    return made
+
+
+def test_opening_acts_on_nothing_that_is_not_durable(
+    memory_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    """A purge that erased, a key that took over and a second seal outlive a power cut."""
+    acts: list[tuple[Callable[[Stream], object], int]] = [
+        (lambda stream: stream.purge_events([1], "asked for"), 1),
+        (lambda stream: stream.rotate_key(), 1),
+        (lambda stream: stream.rotate_key(), 2),
+        (lambda stream: stream.event("note", b"sealed", durable=True), 1),
+    ]
+    for number, (act, syncs) in enumerate(acts):
+        root = memory_path / str(number)
+        with Stream.open(root, "memory", window_s=3600.0, segment_bytes=SMALL) as stream:
+            for _ in range(20):
+                stream.event("note", b"x" * 30)
+        stream = Stream.open(root, "memory", window_s=3600.0, segment_bytes=SMALL)
+        kill_before_the_sync(stream, act, syncs)
+        newest = Layout(stream.path).segments()[-1].path.name
+        calls.clear()
+        Stream.open(root, "memory", window_s=3600.0, segment_bytes=SMALL).close()
+        needed = [("fdatasync", newest), ("fdatasync", "checkpoints"), ("fsync", "log")]
+        synced = max(calls.index(each) for each in needed)
+        changed = [name for name, file in calls[:synced] if name in ("pwrite", "replace", "unlink")
+                   and (".seg" in file or file in ("key", "key.next", "erasing"))]  # fmt: skip
+        assert changed == [], number
+        assert verify(stream.path).verified
+
+
+def test_a_log_that_cannot_be_made_durable_again_stops_the_stream(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Stream.open(memory_path, "memory") as stream:
+        stream.event("note", b"x")
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "fdatasync", fail)
+        with pytest.raises(Frozen, match="could not be made durable"):
+            Stream.open(memory_path, "memory")
+    with pytest.raises(Frozen, match="FROZEN_RECOVERABLE"):
+        Stream.open(memory_path, "memory")
+
+
+@pytest.fixture
+def half_rotated(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Stream, str]]:
+    """A stream whose new key is recorded, while no head that says so finds room; its first key."""
+    stream = Stream.open(memory_path, "memory", window_s=3600.0, segment_bytes=SMALL)
+    first = stream.public_key
+
+    def write(fd: int, data: bytes, offset: int) -> int:
+        if fd == stream._checkpoints_fd:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.pwrite(fd, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "pwrite", write)
+        with pytest.raises(BrainError, match="the head was not kept"):
+            stream.rotate_key()
+        for _ in range(30):
+            stream.event("note", b"x" * 30)
+    assert len(Layout(stream.path).segments()) > 2
+    return stream, first
+
+
+def test_a_rotation_is_finished_by_an_opening_after_the_segment_ended(
+    half_rotated: tuple[Stream, str], memory_path: Path
+) -> None:
+    stream, first = half_rotated
+    second = stream.public_key
+    stream._release()
+    with Stream.open(memory_path, "memory", segment_bytes=SMALL) as stream:
+        assert stream.public_key == second != first
+        stream.event("note", b"under the new key")
+    assert not Layout(stream.path).next_key.exists()
+    diagnosis = Doctor(stream.path).examine()
+    assert [check for check in diagnosis.checks if check.verdict == "FAIL"] == []
+
+
+def test_a_rotation_is_finished_by_the_next_one(
+    half_rotated: tuple[Stream, str], memory_path: Path
+) -> None:
+    stream, first = half_rotated
+    second = stream.public_key
+    assert stream.rotate_key() == second
+    third = stream.rotate_key()
+    stream.close()
+    assert len({first, second, third}) == 3
+    with Stream.open(memory_path, "memory", segment_bytes=SMALL) as stream:
+        assert stream.public_key == third
+    assert verify(stream.path).verified
