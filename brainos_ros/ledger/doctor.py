@@ -168,6 +168,9 @@ class Doctor:
             if path.is_symlink():
                 return FAIL, f"'{relative}' is a symbolic link"
             count += 1
+        spares = [] if is_locked(self._layout) else self._layout.spares()
+        if spares:
+            return FAIL, f"'log/{spares[0].path.name}' is there in another form, which counts"
         return PASS, f"{count} files, all where they belong"
 
     def _no_exports(self) -> tuple[str, str]:
@@ -288,6 +291,9 @@ class Doctor:
         self._check_key(audit)
         if audit.problems and not (audit.torn and len(audit.problems) == 1):
             return repaired
+        spares = erasure.drop_spares(self._layout)
+        if spares:
+            repaired.append(f"removed second forms of {spares} segments")
         before = {check.name: check.verdict for check in self.examine().checks}
         if FAIL in (before["leaf-count"], before["index-coverage"]):
             self._rebuild()

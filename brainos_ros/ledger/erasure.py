@@ -80,8 +80,17 @@ def finish(layout: Layout, size: int) -> None:
     disk.remove_file(layout.erasing)
 
 
+def drop_spares(layout: Layout) -> int:
+    """Remove what a crash left: second forms of segments. Returns how many. Raises OSError."""
+    spares = layout.spares()
+    for spare in spares:
+        disk.remove_file(spare.path)
+    return len(spares)
+
+
 def perform(layout: Layout, targets: list[Target]) -> None:
     """Overwrite the targets. Doing it again changes nothing. Raises OSError, Damage."""
+    drop_spares(layout)
     by_first: dict[int, list[Target]] = {}
     for target in targets:
         by_first.setdefault(target.first, []).append(target)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import disk, frames, kinds, rotation
+from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.archive import compress
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, Layout, SegmentFile
@@ -44,11 +44,12 @@ def consolidate(stream: Stream) -> Consolidated:
             f"stream '{report.stream}' does not verify, so nothing was changed: {report.problem}",
             ErrorCode.LEDGER_REFUSED,
         )
-    segments = layout.segments()
-    before = _bytes(segments)
-    sealed = [segment for segment in segments[:-1] if segment.suffix == RAW]
-    for segment in sealed:
-        _compress(layout, segment)
+    with stream.reshaping:
+        segments = layout.segments()
+        before = _bytes(segments)
+        sealed = [segment for segment in segments[:-1] if segment.suffix == RAW]
+        for segment in sealed:
+            _compress(layout, segment)
     stream.thin_checkpoints()
     names = [segment.path.name for segment in layout.segments()]
     manifest = pack_manifest(layout, checkpoint, rotation.history(layout), names)
@@ -91,21 +92,24 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
     if not copy.log.is_dir():
         raise BrainError(f"backup '{backup}' is not a backup of a stream", ErrorCode.NOT_FOUND)
     copies = {segment.first: segment for segment in copy.segments()}
-    needed = {live.sequence for live in stream.live()}
-    going: dict[SegmentFile, bytes] = {}
-    for segment in layout.segments()[:-1]:
-        if segment.suffix == PRUNED or segment.first not in copies:
-            continue
-        data = load(segment)
-        seal = _prunable(data, needed, time.time_ns() - int(older_than_s * 1e9))
-        if seal is None or load(copies[segment.first]) != data:
-            continue
-        going[segment] = data[: frames.SEGMENT_HEADER_SIZE] + seal
-    if going:
-        stream.record_pruning([segment.first for segment in going])
-    for segment, rest in going.items():
-        disk.replace_file(layout.segment(segment.first, PRUNED), rest)
-        disk.remove_file(segment.path)
+    before_ns = time.time_ns() - int(older_than_s * 1e9)
+    with stream.reshaping:
+        erasure.drop_spares(layout)
+        needed = {live.sequence for live in stream.live()}
+        going: dict[SegmentFile, bytes] = {}
+        for segment in layout.segments()[:-1]:
+            if segment.suffix == PRUNED or segment.first not in copies:
+                continue
+            data = load(segment)
+            seal = _prunable(data, needed, before_ns)
+            if seal is None or load(copies[segment.first]) != data:
+                continue
+            going[segment] = data[: frames.SEGMENT_HEADER_SIZE] + seal
+        if going:
+            stream.record_pruning([segment.first for segment in going])
+        for segment, rest in going.items():
+            disk.replace_file(layout.segment(segment.first, PRUNED), rest)
+            disk.remove_file(segment.path)
     return [segment.first for segment in going]
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 
 RAW, COMPRESSED, PRUNED = ".seg", ".seg.zst", ".pruned"
+_FORMS = (RAW, COMPRESSED, PRUNED)
 
 
 class SegmentFile(NamedTuple):
@@ -46,14 +47,25 @@ class Layout:
         return self.log / f"{first:016d}{suffix}"
 
     def segments(self) -> list[SegmentFile]:
-        """The log's files in order; a segment that is there twice counts as its raw one."""
-        found: dict[int, SegmentFile] = {}
-        for suffix in (PRUNED, COMPRESSED, RAW):
-            for path in self.log.glob(f"*{suffix}"):
-                name = path.name.removesuffix(suffix)
-                if len(name) == 16 and name.isdigit():
-                    found[int(name)] = SegmentFile(int(name), path, suffix)
-        return [found[first] for first in sorted(found)]
+        """The log's files in order; of a segment that is there twice the form that counts."""
+        return [forms[0] for _, forms in sorted(self._forms().items())]
+
+    def spares(self) -> list[SegmentFile]:
+        """Files whose segment is there in a form that counts before theirs."""
+        return [spare for _, forms in sorted(self._forms().items()) for spare in forms[1:]]
+
+    def _forms(self) -> dict[int, list[SegmentFile]]:
+        """Every file of the log, by the first record of its segment; the one that counts first."""
+        found: dict[int, list[SegmentFile]] = {}
+        for path in self.log.glob("*"):
+            digits = path.name.partition(".")[0]
+            suffix = path.name.removeprefix(digits)
+            if suffix in _FORMS and len(digits) == 16 and digits.isdigit():
+                segment = SegmentFile(int(digits), path, suffix)
+                found.setdefault(segment.first, []).append(segment)
+        for forms in found.values():
+            forms.sort(key=lambda segment: _FORMS.index(segment.suffix))
+        return found
 
     def freeze_reason(self) -> dict[str, Any] | None:
         """What the `frozen` file says: `state`, `reason`, `remedy`; None where there is none."""

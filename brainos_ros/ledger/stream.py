@@ -41,6 +41,7 @@ class Stream(Writer):
         path: the stream's directory.
         torn: what recovery cut off at opening; None where the log ended cleanly.
         syncs: number of `fdatasync` of the log since opening.
+        reshaping: held while sealed segments are compressed, pruned or erased in.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Stream(Writer):
         self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
         self._reader: LogReader | None = None
         self._reader_lock = threading.Lock()
+        self.reshaping = threading.Lock()  # before _paths_lock
         self._paths_lock = threading.RLock()  # before _sync_lock, which is before _lock
         self._paths = PathIndex(layout)
 
@@ -137,6 +139,7 @@ class Stream(Writer):
         if following:
             self._key, self._handing_over = following, self._key
             self._hand_over(self._handing_over)
+        erasure.drop_spares(self._layout)
         erasure.finish(self._layout, self.size)
         self._paths.check(self.size)
 
@@ -225,7 +228,7 @@ class Stream(Writer):
         BrainError (NOT_FOUND, INVALID_ARGUMENT for an empty reason, UNAVAILABLE where a segment
         was pruned), and as `event`.
         """
-        with self._paths_lock, self._sync_lock, self._lock:
+        with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
             sequences = self._paths.ask(self.size, lambda paths: paths.history(path))
             if not sequences:
                 raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
@@ -233,7 +236,7 @@ class Stream(Writer):
 
     def purge_events(self, sequences: list[int], reason: str) -> int:
         """Erase events by their sequence numbers; as `purge`."""
-        with self._paths_lock, self._sync_lock, self._lock:
+        with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
             for sequence in sequences:
                 if self.read(sequence).kind in kinds.OPERATIONS:
                     raise BrainError(
