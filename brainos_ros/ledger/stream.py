@@ -199,21 +199,25 @@ class Stream(Writer):
 
     def _operate(self, kind: int, operation: Operation, durable: bool) -> int:
         with self._paths_lock:
-            live = self._live(operation.path)
-            if kind in (kinds.PUT, kinds.IMPORT):
-                if live and live.digest == sha256(operation.body).digest():
-                    return live.sequence
-            elif not live:
-                raise BrainError(f"nothing is live at path '{operation.path}'", ErrorCode.NOT_FOUND)
-            if kind == kinds.MOVE and self._live(operation.target):
-                raise BrainError(
-                    f"target '{operation.target}' is live already; delete it first",
-                    ErrorCode.ALREADY_EXISTS,
-                )
-            sequence = self._append(kind, frames.encode_operation(kind, operation))
-            self._paths.change(kind, sequence, operation)
+            sequence = self._accept(kind, operation)
         if durable:
             self.sync()
+        return sequence
+
+    def _accept(self, kind: int, operation: Operation) -> int:
+        live = self._live(operation.path)
+        if kind in (kinds.PUT, kinds.IMPORT):
+            if live and live.digest == sha256(operation.body).digest():
+                return live.sequence
+        elif not live:
+            raise BrainError(f"nothing is live at path '{operation.path}'", ErrorCode.NOT_FOUND)
+        if kind == kinds.MOVE and self._live(operation.target):
+            raise BrainError(
+                f"target '{operation.target}' is live already; delete it first",
+                ErrorCode.ALREADY_EXISTS,
+            )
+        sequence = self._append(kind, frames.encode_operation(kind, operation))
+        self._paths.change(kind, sequence, operation)
         return sequence
 
     def _live(self, path: str) -> "Live | None":

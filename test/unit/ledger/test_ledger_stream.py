@@ -118,6 +118,14 @@ def test_durable_means_on_the_disk_before_the_call_returns(tmp_path: Path) -> No
         assert stream.durable_size == number + 1
 
 
+def test_a_durable_put_of_what_is_live_already_is_durable_too(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", window_s=3600.0) as stream:
+        number = stream.put("a", b"once")
+        assert stream.durable_size == number
+        assert stream.put("a", b"once", durable=True) == number
+        assert stream.durable_size == stream.size == number + 1
+
+
 def test_a_group_is_synced_once_and_without_being_asked(tmp_path: Path) -> None:
     synced = threading.Event()
     with Stream.open(tmp_path, "pfc") as stream:
