@@ -53,17 +53,22 @@ def make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put `data` at `path` so that a crash leaves the old file or the new one. Raises OSError."""
+def replace_file(path: Path, data: bytes, mode: int = 0o644, durable: bool = True) -> None:
+    """Put `data` at `path` so that a crash leaves the old file or the new one. Raises OSError.
+
+    What is not `durable` outlives the process, and perhaps not a power cut.
+    """
     fresh = path.with_name(path.name + ".new")
     fd = open_file(fresh, CREATE, mode)
     try:
         write_all(fd, data, 0)
-        fsync(fd)
+        if durable:
+            fsync(fd)
     finally:
         close(fd)
     replace(fresh, path)
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def remove_file(path: Path) -> None:

@@ -48,10 +48,16 @@ class Frozen(BrainError):
 
 
 def freeze(layout: Layout, state: str, reason: str) -> Frozen:
-    """Write the file `frozen`, as far as the disk lets it, and return the error to raise."""
+    """Write the file `frozen`, as far as the disk lets it, and return the error to raise.
+
+    A disk that fails may not sync this file either; unsynced it still stops the next process,
+    which would find the page cache as this one left it.
+    """
     text = json.dumps({"state": state, "reason": reason, "remedy": _REMEDY[state]}, indent=1)
-    with suppress(OSError):
-        disk.replace_file(layout.frozen, text.encode() + b"\n")
+    for durable in (True, False):
+        with suppress(OSError):
+            disk.replace_file(layout.frozen, text.encode() + b"\n", durable=durable)
+            break
     return Frozen(layout.path.name, state, reason)
 
 

@@ -377,6 +377,26 @@ def test_a_log_that_cannot_be_made_durable_again_stops_the_stream(
         Stream.open(memory_path, "memory")
 
 
+def test_a_stream_whose_disk_syncs_nothing_any_more_stays_stopped(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream.open(memory_path, "memory", window_s=3600.0)
+    stream.event("note", b"x")
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "fdatasync", fail)
+        patch.setattr(disk, "fsync", fail)
+        with pytest.raises(Frozen, match="fdatasync failed"):
+            stream.sync()
+        stream._release()
+    with pytest.raises(Frozen, match="FROZEN_RECOVERABLE: fdatasync failed"):
+        Stream.open(memory_path, "memory")
+    assert Doctor(stream.path).repair().state == "READY"
+
+
 @pytest.fixture
 def half_rotated(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
