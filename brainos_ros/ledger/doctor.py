@@ -286,7 +286,8 @@ class Doctor:
         erased = set(audit.walk.erased)
         if audit.purged - erased:
             count = erasure.redo(self._layout, audit.purged, erased)
-            repaired.append(f"erased {count} records that were purged")
+            if count:
+                repaired.append(f"erased {count} records that were purged")
             audit = Audit(self._layout, self._kept, self._progress).run()
         self._check_key(audit)
         if audit.problems and not (audit.torn and len(audit.problems) == 1):

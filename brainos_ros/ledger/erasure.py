@@ -41,15 +41,17 @@ def announce(layout: Layout, size: int, targets: list[Target]) -> None:
 
 
 def announced(layout: Layout) -> tuple[int, list[Target]] | None:
-    """The purge record's number and its targets, where a purge was not finished."""
+    """The purge record's number and its targets, where a purge was not finished. Raises Damage."""
     try:
         pending = json.loads(layout.erasing.read_bytes())
+        return pending["purge"], [
+            Target(sequence, first, offset, bytes.fromhex(commitment))
+            for sequence, first, offset, commitment in pending["targets"]
+        ]
     except FileNotFoundError:
         return None
-    return pending["purge"], [
-        Target(sequence, first, offset, bytes.fromhex(commitment))
-        for sequence, first, offset, commitment in pending["targets"]
-    ]
+    except (ValueError, LookupError, TypeError):
+        raise Damage("the file 'erasing' cannot be read", "body-hashes") from None
 
 
 def mend(layout: Layout) -> None:

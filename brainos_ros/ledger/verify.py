@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from brainos_ros.ledger import frames, kinds, rotation
+from brainos_ros.ledger import erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
-from brainos_ros.ledger.log import read_header
+from brainos_ros.ledger.log import frames_from, read_header
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import walk_segment
@@ -80,12 +80,14 @@ class Audit:
         self._derived = derived
         self._live = is_locked(layout)
         self._confirmed: set[int] = set()
-        self._gone: set[int] = set()
+        self._gone: list[range] = []
         self._named: set[int] = set()
+        self._pending: set[int] = set()
 
     def run(self) -> "Audit":
         """Walk everything. Raises OSError."""
         self._read_checkpoints()
+        self._read_announced()
         tiles = Tiles(self._layout)
         try:
             self._walk(tiles)
@@ -104,15 +106,18 @@ class Audit:
 
     def report(self) -> Report:
         """The short form."""
-        promised = max((checkpoint.size for checkpoint in self.checkpoints), default=0)
         return Report(
             self._layout.path.name,
             not self.problems,
-            max(self.size, promised),
+            max(self.size, self._promised),
             self.size,
             self.walk.mountain.root().hex() if self.size else "",
             self.problems[0][1] if self.problems else "",
         )
+
+    @property
+    def _promised(self) -> int:
+        return max((checkpoint.size for checkpoint in self.checkpoints), default=0)
 
     def _heads(self) -> list[Checkpoint]:
         return [*self.checkpoints, *([self._kept] if self._kept else [])]
@@ -131,12 +136,21 @@ class Audit:
             if rest and not self._live:
                 self._problem("head-signature", "the newest head is cut short")
 
+    def _read_announced(self) -> None:
+        """What is being erased, after the heads: a purge under one of them is done or in here."""
+        try:
+            announced = erasure.announced(self._layout)
+        except Damage as damage:
+            self._problem(damage.check, str(damage))
+        else:
+            self._pending.update(target.sequence for target in (announced or (0, []))[1])
+
     def _walk(self, tiles: Tiles) -> None:
         segments = self._layout.segments()
         for segment in segments:
             start = self.size
             try:
-                self._walk_segment(segment, tiles)
+                segment = self._walk_segment(segment, tiles)
                 if segment.suffix == PRUNED:
                     self._confirm_by_nodes(start, tiles)
             except Damage as damage:
@@ -157,8 +171,7 @@ class Audit:
 
     def _judge(self, damage: Damage, segment: SegmentFile, newest: bool) -> None:
         """Damage at the newest end is a write in progress, or was one when the writer died."""
-        promised = max((checkpoint.size for checkpoint in self.checkpoints), default=0)
-        tail = newest and self.walk.offset and promised <= self.size
+        tail = newest and self.walk.offset and self._promised <= self.size
         if tail and later_seals(segment.path.read_bytes(), self.walk.offset) < 2:
             if self._live:
                 return
@@ -169,14 +182,17 @@ class Audit:
         else:
             self._problem(damage.check, str(damage))
 
-    def _walk_segment(self, segment: SegmentFile, tiles: Tiles) -> None:
+    def _walk_segment(self, segment: SegmentFile, tiles: Tiles) -> SegmentFile:
+        """Walk a segment; returns it in the form that was walked."""
         try:
             walk_segment(segment, self.walk, self._stream_id(segment), tiles)
         except FileNotFoundError:
             again = [s for s in self._layout.segments() if s.first == segment.first]
             if not again:
                 raise Damage(f"{segment.path.name} has vanished", "chain-continuity") from None
-            walk_segment(again[0], self.walk, self._stream_id(again[0]), tiles)
+            segment = again[0]
+            walk_segment(segment, self.walk, self._stream_id(segment), tiles)
+        return segment
 
     def _stream_id(self, segment: SegmentFile) -> bytes:
         """The id in the first key's name; in the first segment, the id it says it has."""
@@ -203,7 +219,7 @@ class Audit:
                 self._problem(damage.check, f"record {frame.sequence}: {damage}")
         if segment.suffix == PRUNED:
             self.pruned += self.size - start
-            self._gone.add(segment.first)
+            self._gone.append(range(start, self.size))
         if segment.path.exists():
             self.bytes += segment.path.stat().st_size
 
@@ -238,7 +254,10 @@ class Audit:
         elif frame.kind == kinds.PRUNED:
             self._named.update(json.loads(frame.payload)["segments"])
         elif frame.kind == kinds.PURGE:
-            self.purged.update(json.loads(frame.payload)["sequences"])
+            named = json.loads(frame.payload)["sequences"]
+            self.purged.update(named)
+            if self._live and frame.sequence >= self._promised:
+                self._pending.update(named)
         elif frame.kind in (kinds.PUT, kinds.MOVE, kinds.DELETE, kinds.IMPORT):
             operation = frames.decode_operation(frame.kind, frame.payload)
             if not frames.is_path(operation.path) or (
@@ -283,16 +302,27 @@ class Audit:
     def _check_erasures(self) -> None:
         erased = set(self.walk.erased)
         unnamed = sorted(erased - self.purged)
+        if unnamed and self._live:
+            unnamed = sorted(erased - self.purged - self._purged_since())
         if unnamed:
             self._problem("body-hashes", f"record {unnamed[0]} is erased, but no purge names it")
-        unfinished = sorted(self.purged - erased)
-        begun = self._layout.erasing.exists()
-        if unfinished and not self.pruned and not self.problems and not begun:
+        unfinished = sorted(
+            sequence
+            for sequence in self.purged - erased - self._pending
+            if not any(sequence in gone for gone in self._gone)
+        )
+        if unfinished and not self.problems:
             text = f"record {unfinished[0]} was purged, but is still there"
             self._problem("body-hashes", text)
-        for first in sorted(self._gone - self._named):
+        for first in sorted({gone.start for gone in self._gone} - self._named):
             text = f"the segment from record {first} on is gone, but no record says it was pruned"
             self._problem("chain-continuity", text)
+
+    def _purged_since(self) -> set[int]:
+        """What is named by purge records that came after the walk."""
+        frames_since = frames_from(self._layout, self.size)
+        purges = [json.loads(each.payload) for each in frames_since if each.kind == kinds.PURGE]
+        return {sequence for purge in purges for sequence in purge["sequences"]}
 
 
 def verify(path: Path, kept: Checkpoint | None = None) -> Report:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from filled import SMALL, failed, fill, prune_all
 
-from brainos_ros.ledger import Stream, disk, housekeeping, verify
+from brainos_ros.errors import BrainError
+from brainos_ros.ledger import Frozen, Stream, disk, erasure, housekeeping, verify
 from brainos_ros.ledger.archive import compress
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor
 from brainos_ros.ledger.housekeeping import consolidate
 from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.verify import Audit
 
 
 @pytest.fixture
@@ -107,3 +109,94 @@ def test_a_purge_waits_for_a_consolidation(tmp_path: Path, monkeypatch: pytest.M
         assert stream.read(number).erased
         assert not has_the_secret(stream.path)
     assert failed(tmp_path / "memory") == []
+
+
+def test_a_walk_beside_a_purge_is_not_misled(tmp_path: Path) -> None:
+    """The purge comes when its record's segment is walked already."""
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 30)
+        done: list[int] = []
+
+        def purge(size: int) -> None:
+            if not done:
+                done.append(stream.purge_events([1], "asked for"))
+
+        audit = Audit(Layout(stream.path), progress=purge).run()
+        assert done
+        assert audit.problems == []
+        assert audit.purged == {1}
+        assert audit.walk.erased == []
+        assert verify(stream.path).verified
+
+
+def test_a_walk_sees_purges_of_segments_that_began_meanwhile(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 30)
+        second = Layout(stream.path).segments()[1].first
+        done: list[int] = []
+
+        def purge(size: int) -> None:
+            if not done:
+                fill(stream)
+                done.append(stream.purge_events([second + 1], "asked for"))
+
+        audit = Audit(Layout(stream.path), progress=purge).run()
+        assert audit.walk.erased == [second + 1]
+        assert audit.size < done[0]
+        assert audit.problems == []
+
+
+def test_a_walk_that_finds_a_purge_announced_waits_for_it(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 30)
+        done: list[str] = []
+
+        def walk_beside(layout: Layout, targets: list[erasure.Target]) -> None:
+            audit = Audit(layout, progress=lambda _: perform(layout, targets)).run()
+            done.extend(text for _, text in audit.problems)
+
+        perform = erasure.perform
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(erasure, "perform", walk_beside)
+            stream.purge_events([1], "asked for")
+        assert done == []
+        assert verify(stream.path).verified
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_purge_that_was_undone_is_found_though_segments_were_pruned(
+    tmp_path: Path, writing: bool
+) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        gone = stream.size - 40
+        stream.purge_events([gone], "asked for")
+        number = stream.event("note", b"forget-this-and-only-this")
+        stream.put("late", b"live")
+        fill(stream)
+        back_up(stream.path, tmp_path / "copy")
+        assert prune_all(stream, tmp_path / "copy")
+        with pytest.raises(BrainError, match="were pruned"):
+            stream.read(gone)
+        before = {each.path: each.path.read_bytes() for each in Layout(stream.path).segments()}
+        assert verify(stream.path).verified
+        stream.purge_events([number], "asked for")
+    changed = min(path for path, data in before.items() if path.read_bytes() != data)
+    changed.write_bytes(before[changed])
+    if writing:
+        with Stream.open(tmp_path, "memory", segment_bytes=SMALL):
+            report = verify(tmp_path / "memory")
+    else:
+        report = verify(tmp_path / "memory")
+    assert report.problem == f"record {number} was purged, but is still there"
+    assert Doctor(stream.path).repair().repaired == ["erased 1 records that were purged"]
+    assert verify(stream.path).verified
+
+
+def test_an_announcement_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        stream.event("note", b"x")
+    Layout(stream.path).erasing.write_text("{}")
+    assert failed(stream.path) == ["body-hashes"]
+    with pytest.raises(Frozen, match="'erasing' cannot be read"):
+        Stream.open(tmp_path, "memory")
