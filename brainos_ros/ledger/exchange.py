@@ -91,13 +91,12 @@ def _members(layout: Layout, head: Checkpoint) -> Iterator[tuple[str, bytes]]:
 
 def _end(data: bytes, size: int) -> int:
     """Where a segment's frames end: after the seal over `size` records, or where they stop."""
-    offset = frames.SEGMENT_HEADER_SIZE
-    while offset < len(data) and data[offset + 4]:
-        frame = frames.parse(data, offset)
-        offset += frame.size
+    end = frames.SEGMENT_HEADER_SIZE
+    for offset, frame in frames.scan(data):
+        end = offset + frame.size
         if frame.form == frames.SEAL and frame.sequence == size:
             break
-    return offset
+    return end
 
 
 class _DiskFile(io.RawIOBase):

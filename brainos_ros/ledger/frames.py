@@ -11,7 +11,7 @@ where the region is 16 bytes of salt and the payload, padded with zeros to at le
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -162,6 +162,15 @@ def parse(data: bytes | memoryview, offset: int) -> Frame:
     if crc32(body) != crc:
         raise Damage("the CRC of a frame is wrong")
     return Frame(form, kind, length, sequence, time_ns, body[1:23], body[23:])
+
+
+def scan(data: bytes) -> Iterator[tuple[int, Frame]]:
+    """The frames of a segment and their offsets, to where only zeros follow. Raises Damage."""
+    offset = SEGMENT_HEADER_SIZE
+    while data[offset + 4 : offset + 5] not in (b"", b"\0"):
+        frame = parse(data, offset)
+        yield offset, frame
+        offset += frame.size
 
 
 def encode(body: Mapping[str, Any] | bytes) -> bytes:

@@ -115,13 +115,11 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
 
 def _prunable(data: bytes, needed: set[int], before_ns: int) -> bytes | None:
     """The last seal of a segment that may be pruned; None for one that may not."""
-    offset, seal, time_ns = frames.SEGMENT_HEADER_SIZE, b"", 0
-    while offset < len(data):
-        frame = frames.parse(data, offset)
+    seal, time_ns = b"", 0
+    for offset, frame in frames.scan(data):
         if frame.form == frames.SEAL:
             seal = data[offset : offset + frame.size]
         elif frame.kind in _NEVER_PRUNED or frame.sequence in needed:
             return None
         time_ns = frame.time_ns
-        offset += frame.size
-    return seal if time_ns < before_ns else None
+    return seal if seal and time_ns < before_ns else None

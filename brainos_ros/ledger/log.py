@@ -99,17 +99,13 @@ def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
         if after and after.first <= sequence:
             continue
         data = _content(layout, segment)
-        offset = frames.SEGMENT_HEADER_SIZE
-        while offset < len(data) and (data[offset + 4 : offset + 5] or b"\0") != b"\0":
-            try:
-                frame = frames.parse(data, offset)
-            except Damage:
-                if after is None:
-                    return
+        try:
+            for _, frame in frames.scan(data):
+                if frame.form != frames.SEAL and frame.sequence >= sequence:
+                    yield frame
+        except Damage:
+            if after:
                 raise
-            if frame.form != frames.SEAL and frame.sequence >= sequence:
-                yield frame
-            offset += frame.size
 
 
 def _content(layout: Layout, segment: SegmentFile) -> bytes:

@@ -13,6 +13,7 @@ from brainos_ros.ledger import Frozen, Stream, disk, erasure, housekeeping, veri
 from brainos_ros.ledger.archive import compress
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor
+from brainos_ros.ledger.exchange import export
 from brainos_ros.ledger.housekeeping import consolidate
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.verify import Audit
@@ -200,3 +201,21 @@ def test_an_announcement_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     assert failed(stream.path) == ["body-hashes"]
     with pytest.raises(Frozen, match="'erasing' cannot be read"):
         Stream.open(tmp_path, "memory")
+
+
+@pytest.mark.parametrize("zeros", [1, 3, 5, 5000])
+def test_a_sealed_segment_that_kept_its_preallocated_zeros_is_like_any_other(
+    tmp_path: Path, zeros: int
+) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.checkpoint()
+        _, digest = export(stream.path, tmp_path / "before.tar")
+        second = Layout(stream.path).segments()[1]
+        with second.path.open("ab") as file:
+            file.write(bytes(zeros))
+        assert export(stream.path, tmp_path / "after.tar")[1] == digest
+        assert [record.sequence for record in stream.records(0)] == list(range(stream.size))
+        back_up(stream.path, tmp_path / "copy")
+        assert second.first in prune_all(stream, tmp_path / "copy")
+    assert failed(stream.path) == []
