@@ -401,10 +401,11 @@ class Stream(Writer):
             self._flusher.join()
 
     def _release(self) -> None:
-        super()._release()
-        if self._reader:
-            self._reader.close()
-        self._paths.close()
+        with self._paths_lock, self._sync_lock, self._lock:
+            super()._release()
+            if self._reader:
+                self._reader.close()
+            self._paths.close()
 
     def _disown(self) -> None:
         super()._disown()
