@@ -202,20 +202,20 @@ class Doctor:
             return SKIP, "never consolidated: there is no manifest"
         data = layout.manifest.read_bytes()
         told = json.loads(data)
-        heads = [each for each in audit.checkpoints if each.size == told["records"]]
+        head = Checkpoint.parse(told["checkpoint"])
         known = {
             f"{segment.first:016d}{suffix}"
             for segment in layout.segments()
             for suffix in (RAW, COMPRESSED, PRUNED)
         }
-        if not heads:
-            return FAIL, f"no head over the manifest's {told['records']} records is kept"
+        if not audit.covers(head):
+            return FAIL, "the manifest's head is not one of this stream"
         keys, names = told["keys"], told["segments"]
         good = keys == audit.key_history[: len(keys)] and set(names) <= known
         good = good and all(a[:16] < b[:16] for a, b in pairwise(["", *names]))
-        if not good or pack_manifest(layout, heads[-1], keys, names) != data:
+        if not good or pack_manifest(layout, head, keys, names) != data:
             return FAIL, "the manifest is not what its head says"
-        return PASS, f"the manifest's head over {told['records']} records is the stream's"
+        return PASS, f"the manifest's head over {head.size} records is the stream's"
 
     def _index_matches(self, audit: Audit) -> tuple[str, str]:
         if not self._layout.offsets.exists():

@@ -130,7 +130,7 @@ class Checkpoint(NamedTuple):
     def signatures(self) -> list[tuple[str, bytes, bytes]]:
         """Name, key id and signature of each signature line. Raises Damage."""
         found = []
-        for line in self.note.partition("\n\n")[2].splitlines():
+        for line in self.note.partition("\n\n")[2].removesuffix("\n").split("\n"):
             name, _, encoded = line.removeprefix("— ").rpartition(" ")
             try:
                 raw = b64decode(encoded, validate=True)

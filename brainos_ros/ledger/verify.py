@@ -119,6 +119,18 @@ class Audit:
     def _promised(self) -> int:
         return max((checkpoint.size for checkpoint in self.checkpoints), default=0)
 
+    def covers(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is a head of this stream, kept or not: its signature and its root are good."""
+        keys = [key for start, key in self.keys if start <= checkpoint.size]
+        if not (keys and checkpoint.size <= self.size and checkpoint.origin == keys[-1].name):
+            return False
+        tiles = Tiles(self._layout)
+        try:
+            root = range_root(0, checkpoint.size, tiles.run)
+        finally:
+            tiles.close()
+        return root == checkpoint.root and self._signed(checkpoint, keys)
+
     def _heads(self) -> list[Checkpoint]:
         return [*self.checkpoints, *([self._kept] if self._kept else [])]
 

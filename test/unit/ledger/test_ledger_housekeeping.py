@@ -52,6 +52,20 @@ def test_consolidation_refuses_what_does_not_verify(tmp_path: Path) -> None:
         assert ".seg.zst" not in suffixes(stream.path)
 
 
+def test_a_manifest_outlives_the_head_it_names(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 30)
+        named = consolidate(stream).checkpoint
+        stream.event("note", b"x")
+        stream.checkpoint()
+        stream.thin_checkpoints()
+        assert named.note not in Layout(stream.path).checkpoints.read_text()
+    assert failed(stream.path) == []
+    manifest = Layout(stream.path).manifest
+    manifest.write_text(manifest.read_text().replace("brainos/memory/", "brainos/memory/0"))
+    assert failed(stream.path) == ["manifest-against-head"]
+
+
 def test_heads_between_the_segments_are_thinned(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
         for _ in range(30):
