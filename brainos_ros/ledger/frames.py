@@ -24,7 +24,6 @@ END, RECORD, ERASED, SEAL = range(4)
 
 FRAME = struct.Struct(">IBHIQQ")
 HEADER = struct.Struct(">HIQQ")
-PREFIX = struct.Struct(">IB")
 SALT_SIZE = 16
 MIN_PAYLOAD = HASH_SIZE - SALT_SIZE
 MAX_PAYLOAD = 4 << 20
@@ -139,11 +138,6 @@ def build_seal(sequence: int, time_ns: int, previous: bytes, root: bytes) -> tup
 def seal_hash(header: bytes, region: bytes) -> bytes:
     """What the next seal, and the checkpoint over this one, carry."""
     return sha256(b"\x02" + header + region).digest()
-
-
-def erase(frame: Frame) -> bytes:
-    """The bytes of `frame` with salt and payload gone and the commitment kept."""
-    return build(ERASED, frame.header, frame.commitment.ljust(len(frame.region), b"\0"))
 
 
 def parse(data: bytes | memoryview, offset: int) -> Frame:

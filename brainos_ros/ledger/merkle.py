@@ -24,11 +24,6 @@ def leaf_hash(entry: bytes) -> bytes:
     return sha256(b"\x00" + entry).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node (RFC 6962 section 2.1)."""
-    return sha256(b"\x01" + left + right).digest()
-
-
 def fold(hashes: list[bytes]) -> bytes:
     """The root of a complete subtree from its leaves; their number must be a power of two."""
     while len(hashes) > 1:
@@ -155,26 +150,6 @@ def range_root(start: int, end: int, run: Run) -> bytes:
     return bag(peaks)
 
 
-def inclusion_path(index: int, size: int, run: Run) -> list[bytes]:
-    """The audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1).
-
-    Raises ValueError unless 0 <= index < size.
-    """
-    if not 0 <= index < size:
-        raise ValueError(f"leaf {index} is not in a tree of {size}")
-    start, height = 0, size.bit_length() - 1
-    left: list[bytes] = []
-    while start + (1 << height) <= index:
-        left.append(subtree(height, start >> height, run))
-        start += 1 << height
-        height = (size - start).bit_length() - 1
-    path = path_in_mountain(index, height, run)
-    end = start + (1 << height)
-    if end < size:
-        path.append(range_root(end, size, run))
-    return path + left[::-1]
-
-
 def path_in_mountain(index: int, height: int, run: Run) -> list[bytes]:
     """The siblings of leaf `index` inside its complete subtree of `height`, a tile at a time."""
     path = []
@@ -222,54 +197,3 @@ def consistency_path(old: int, new: int, run: Run) -> list[bytes]:
     if not whole:
         path.append(range_root(start, end, run))
     return path[::-1]
-
-
-def root_from_inclusion(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes | None:
-    """The root an audit path leads to; None where its length is wrong (RFC 9162 2.1.3.2)."""
-    if not 0 <= index < size:
-        return None
-    fn, sn, root = index, size - 1, leaf
-    for sibling in path:
-        if sn == 0:
-            return None
-        if fn & 1 or fn == sn:
-            root = sha256(b"\x01" + sibling + root).digest()
-            while not fn & 1 and fn:
-                fn >>= 1
-                sn >>= 1
-        else:
-            root = sha256(b"\x01" + root + sibling).digest()
-        fn >>= 1
-        sn >>= 1
-    return root if sn == 0 else None
-
-
-def consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: list[bytes]) -> bool:
-    """Whether `path` proves that the new tree extends the old one (RFC 9162 section 2.1.4.2)."""
-    if not 0 < old <= new:
-        return False
-    if old == new:
-        return not path and old_root == new_root
-    if old & (old - 1) == 0:
-        path = [old_root, *path]
-    if not path:
-        return False
-    fn, sn = old - 1, new - 1
-    while fn & 1:
-        fn >>= 1
-        sn >>= 1
-    first = second = path[0]
-    for sibling in path[1:]:
-        if sn == 0:
-            return False
-        if fn & 1 or fn == sn:
-            first = node_hash(sibling, first)
-            second = node_hash(sibling, second)
-            while not fn & 1 and fn:
-                fn >>= 1
-                sn >>= 1
-        else:
-            second = node_hash(second, sibling)
-        fn >>= 1
-        sn >>= 1
-    return sn == 0 and first == old_root and second == new_root

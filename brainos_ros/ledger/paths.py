@@ -127,34 +127,10 @@ class Paths:
         )
         return [row[0] for row in rows]
 
-    def objects_of(self, sequences: list[int]) -> list[str]:
-        """The paths of the objects that any of these records is about."""
-        marks = ",".join("?" * len(sequences))
-        rows = self._db.execute(
-            "SELECT DISTINCT objects.path FROM history JOIN objects USING (object)"
-            f" WHERE history.sequence IN ({marks})",
-            sequences,
-        )
-        return [row[0] for row in rows]
-
-    def forget(self, path: str) -> None:
-        """Remove the objects that are, or ended, at `path`, and every trace of their names."""
-        self._db.execute(
-            "DELETE FROM history WHERE object IN (SELECT object FROM objects WHERE path = ?)",
-            (path,),
-        )
-        self._db.execute("DELETE FROM objects WHERE path = ?", (path,))
-
     def commit(self, size: int) -> None:
         """Keep the changes so far: the index has now seen `size` records."""
         self._db.execute("UPDATE applied SET size = ?", (size,))
         self._db.execute("COMMIT")
-        self._db.execute("BEGIN")
-
-    def truncate_journal(self) -> None:
-        """Empty the write-ahead journal, so that no removed name is left in it."""
-        self._db.execute("COMMIT")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.execute("BEGIN")
 
     def close(self) -> None:

@@ -19,12 +19,11 @@ from brainos_ros.ledger.merkle import (
     leaf_hash,
     path_in_mountain,
     range_root,
-    root_from_inclusion,
     subtree,
 )
 from brainos_ros.ledger.notes import Checkpoint, last_checkpoint
 from brainos_ros.ledger.tiles import Tiles
-from brainos_ros.ledger.verifier import CONSISTENCY, INCLUSION
+from brainos_ros.ledger.verifier import CONSISTENCY, INCLUSION, root_of
 
 
 class Prover:
@@ -82,7 +81,7 @@ def prove(path: Path, sequence: int) -> dict[str, Any]:
         reader.close()
         tiles.close()
     leaf = leaf_hash(frame.entry)
-    if root_from_inclusion(leaf, sequence, head.size, audit_path) != head.root:
+    if root_of(leaf, sequence, head.size, audit_path) != head.root:
         raise Damage(f"record {sequence} does not lead to the head's root; run 'ledger doctor'")
     bundle: dict[str, Any] = {
         "format": INCLUSION,

@@ -33,7 +33,6 @@ class Walk:
         operations: the frames of operations in it (put, move, …), as opposed to events.
         erased: numbers of all erased records so far.
         counts: records of each kind code so far.
-        first_ns, last_ns: time of the first and last record so far; 0 if there is none.
     """
 
     def __init__(self, mountain: Mountain, every_root: bool = True) -> None:
@@ -45,8 +44,6 @@ class Walk:
         self.operations: list[Frame] = []
         self.erased: list[int] = []
         self.counts: Counter[int] = Counter()
-        self.first_ns = 0
-        self.last_ns = 0
 
     def begin(self, segment: frames.Segment, stream_id: bytes) -> None:
         """Enter a segment. Raises Damage where it does not continue the log so far."""
@@ -77,7 +74,7 @@ class Walk:
         leaves: list[bytes] = []
         try:
             while offset + size <= end_of_data:
-                crc, form, kind, length, sequence, time_ns = unpack(data, offset)
+                crc, form, kind, length, sequence, _ = unpack(data, offset)
                 if form == frames.RECORD and kind > _LAST_OPERATION:
                     end = offset + size + 16 + (length if length > 16 else 16)
                     if end > end_of_data or crc32(view[offset + 4 : end]) != crc:
@@ -89,9 +86,6 @@ class Walk:
                     leaves.append(sha256(b"\x00" + header + commitment).digest())
                     offsets.append(offset)
                     counts[kind] += 1
-                    if not self.first_ns:
-                        self.first_ns = time_ns
-                    self.last_ns = time_ns
                     expected += 1
                     offset = end
                 elif form == frames.END:
@@ -129,8 +123,6 @@ class Walk:
         self.mountain.add(sha256(b"\x00" + frame.entry).digest())
         self.offsets.append(offset)
         self.counts[frame.kind] += 1
-        self.first_ns = self.first_ns or frame.time_ns
-        self.last_ns = frame.time_ns
         if frame.kind <= _LAST_OPERATION:
             self.operations.append(frame)
         return offset + frame.size

@@ -13,12 +13,15 @@ from brainos_ros.ledger.merkle import (
     TILE_WIDTH,
     Mountain,
     consistency_path,
-    consistent,
-    inclusion_path,
     leaf_hash,
     range_root,
-    root_from_inclusion,
 )
+from brainos_ros.ledger.proof import Prover
+from brainos_ros.ledger.verifier import Head, extends, root_of
+
+
+def consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: list[bytes]) -> bool:
+    return extends(Head("", old, old_root), Head("", new, new_root), path)
 
 
 def split_point(n: int) -> int:
@@ -114,9 +117,9 @@ def test_roots_and_proofs_of_random_larger_sizes(seed: int) -> None:
     assert store.mountain.root() == root
     for _ in range(20):
         m = chance.randrange(n)
-        proof = inclusion_path(m, n, store.run)
+        proof = Prover(n, store.run).path(m)
         assert proof == path(m, leaves)
-        assert root_from_inclusion(leaf_hash(leaves[m]), m, n, proof) == root
+        assert root_of(leaf_hash(leaves[m]), m, n, proof) == root
         old = chance.randrange(1, n + 1)
         growth = consistency_path(old, n, store.run)
         assert growth == subproof(old, leaves, True)
@@ -128,9 +131,9 @@ def test_every_proof_of_small_trees(n: int) -> None:
     leaves = entries(n)
     store = Store(leaves)
     for m in range(n):
-        proof = inclusion_path(m, n, store.run)
+        proof = Prover(n, store.run).path(m)
         assert proof == path(m, leaves)
-        assert root_from_inclusion(leaf_hash(leaves[m]), m, n, proof) == mth(leaves)
+        assert root_of(leaf_hash(leaves[m]), m, n, proof) == mth(leaves)
         growth = consistency_path(m + 1, n, store.run)
         assert growth == subproof(m + 1, leaves, True)
         assert consistent(m + 1, mth(leaves[: m + 1]), n, mth(leaves), growth)
@@ -145,16 +148,16 @@ def test_a_changed_proof_proves_nothing(n: int, data: st.DataObject) -> None:
     store = Store(leaves)
     root = mth(leaves)
     m = data.draw(st.integers(0, n - 1))
-    proof = inclusion_path(m, n, store.run)
+    proof = Prover(n, store.run).path(m)
     leaf = leaf_hash(leaves[m])
     other = data.draw(st.integers(0, n + 1).filter(lambda i: i != m))
-    assert root_from_inclusion(leaf, other, n, proof) != root
-    assert root_from_inclusion(leaf, m, n, [*proof, root]) != root
-    assert root_from_inclusion(leaf, m, n, proof[:-1]) != root
+    assert root_of(leaf, other, n, proof) != root
+    assert root_of(leaf, m, n, [*proof, root]) != root
+    assert root_of(leaf, m, n, proof[:-1]) != root
     at = data.draw(st.integers(0, len(proof) - 1))
     bent = [*proof]
     bent[at] = bytes([bent[at][0] ^ 1]) + bent[at][1:]
-    assert root_from_inclusion(leaf, m, n, bent) != root
+    assert root_of(leaf, m, n, bent) != root
     old = data.draw(st.integers(1, n - 1))
     growth = consistency_path(old, n, store.run)
     wrong = leaf_hash(b"another history")
@@ -166,7 +169,7 @@ def test_a_changed_proof_proves_nothing(n: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("index", [-1, 5, 6])
 def test_no_proof_for_a_leaf_that_is_not_there(index: int) -> None:
     with pytest.raises(ValueError, match="not in a tree of 5"):
-        inclusion_path(index, 5, Store(entries(5)).run)
+        Prover(5, Store(entries(5)).run).path(index)
 
 
 @pytest.mark.parametrize(("old", "new"), [(0, 3), (4, 3), (-1, 3)])
