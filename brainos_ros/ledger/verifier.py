@@ -46,6 +46,7 @@ else:
         return len(signature) == 64
 
 INCLUSION, CONSISTENCY = "brainos-ledger-proof/1", "brainos-ledger-consistency/1"
+NOT_SHOWN = "the bundle does not show the payload: erased in the ledger, or left out of the bundle"
 _HEADER = struct.Struct(">HIQQ")
 
 
@@ -77,7 +78,8 @@ class Proven(NamedTuple):
         sequence: the record's number in it.
         kind: code of its kind.
         time_ns: when the robot's clock says it was written [ns since the epoch].
-        payload: what was written; None where it was erased.
+        payload: what was written; None where the bundle does not show it, which proves nothing
+            of why: it may have been erased in the ledger, or left out of the bundle.
         size: number of records under the signed head.
         root: the head's root, in hex.
     """
@@ -250,7 +252,7 @@ def describe(bundle: dict[str, Any], trusted: str) -> dict[str, Any]:
     proven = verify_bundle(bundle, trusted)._asdict()
     payload = proven.pop("payload")
     if payload is None:
-        return {**proven, "erased": True}
+        return {**proven, "payload": None, "note": NOT_SHOWN}
     try:
         return {**proven, "payload": payload.decode()}
     except UnicodeDecodeError:

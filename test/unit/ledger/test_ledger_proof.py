@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from base64 import b64decode, b64encode
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,6 +128,19 @@ def test_a_changed_bundle_proves_nothing(stream: Stream, what: str) -> None:
     assert changed != bundle
     with pytest.raises(ProofError):
         verify_bundle(changed, stream.public_key)
+
+
+def test_a_payload_that_is_not_shown_is_not_said_to_be_erased(stream: Stream) -> None:
+    """Anybody can strip the payload of a record that was never erased."""
+    bundle, frame = stream.prove(3), stream.read(3)
+    salt, payload = b64decode(bundle.pop("salt")), b64decode(bundle.pop("payload"))
+    bundle["commitment"] = b64encode(sha256(salt + payload.ljust(16, b"\0")).digest()).decode()
+    told = verifier.describe(bundle, stream.public_key)
+    assert not frame.erased
+    assert "erased" not in told
+    assert told["payload"] is None
+    assert told["note"] == verifier.NOT_SHOWN
+    assert verifier.describe(stream.prove(3), stream.public_key)["payload"] == '{"n":2}'
 
 
 @pytest.mark.parametrize("key", ["", "x", "a+b+c", "brainos/x/00+00000000+AQ=="])
