@@ -5,8 +5,6 @@ derived, and nothing else.
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +13,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, rotation
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, find
-from brainos_ros.ledger.log import LogReader, read_header, to_record
+from brainos_ros.ledger.log import read_header
 from brainos_ros.ledger.manifest import pack_manifest
 from brainos_ros.ledger.notes import Checkpoint, SigningKey
 from brainos_ros.ledger.opening import take_lock
@@ -228,28 +226,23 @@ class Doctor:
             return FAIL, f"{head - stored} records have no offset"
         if not self._layout.paths.exists():
             return PASS, f"{stored} offsets; no path was put, or its index is not built yet"
-        return self._paths_match(stored)
+        return self._paths_match(stored, bool(audit.pruned))
 
-    def _paths_match(self, stored: int) -> tuple[str, str]:
+    def _paths_match(self, stored: int, pruned: bool) -> tuple[str, str]:
+        """The index against the log; once more where a purge may have come between."""
         import sqlite3
 
-        from brainos_ros.ledger.paths import Paths
+        from brainos_ros.ledger.coverage import compare
 
-        reader = LogReader(self._layout)
-        try:
-            paths = Paths(self._layout.paths, writable=False)
-            live = list(paths.walk())
-            for each in live:
-                with suppress(BrainError):
-                    body = to_record(reader.frame(each.sequence)).body
-                    if sha256(body).digest() != each.digest:
-                        return FAIL, f"path '{each.path}' is indexed with another body"
-            paths.close()
-        except sqlite3.Error as error:
-            return FAIL, f"the index of paths cannot be read: {error}"
-        finally:
-            reader.close()
-        return PASS, f"{stored} offsets, {len(live)} live paths, bodies re-hashed"
+        problem = ""
+        for _ in range(2 if is_locked(self._layout) else 1):
+            try:
+                problem, live = compare(self._layout, pruned)
+            except sqlite3.Error as error:
+                problem = f"the index of paths cannot be read: {error}"
+            if not problem:
+                return PASS, f"{stored} offsets, {live} live paths, bodies re-hashed"
+        return FAIL, problem
 
     def _lock_is_sound(self) -> tuple[str, str]:
         frozen = self._layout.freeze_reason()

@@ -61,7 +61,7 @@ class Paths:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
-            self._db.execute("BEGIN")
+        self._db.execute("BEGIN")
 
     @property
     def applied(self) -> int:
@@ -84,6 +84,13 @@ class Paths:
             (len(prefix), prefix),
         )
         return (Live(*row) for row in rows)
+
+    def histories(self) -> Iterator[tuple[int, str]]:
+        """Each record that is about an object, and where the object is or ended; in order."""
+        rows = self._db.execute(
+            "SELECT history.sequence, path FROM history JOIN objects USING (object) ORDER BY 1, 2"
+        )
+        return ((int(sequence), str(path)) for sequence, path in rows)
 
     def apply(self, frame: Frame) -> None:
         """Take one record into account; an erased one says nothing. Raises Damage."""

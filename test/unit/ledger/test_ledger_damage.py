@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor
-from brainos_ros.ledger.housekeeping import consolidate
+from brainos_ros.ledger.housekeeping import consolidate, prune
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, sign_checkpoint
 from brainos_ros.ledger.proof import latest_head
@@ -274,3 +276,78 @@ def test_nodes_that_a_power_cut_took_are_computed_again(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "pfc", segment_bytes=900) as stream:
         stream.prove(segments[-2].first)
     assert verdicts(tmp_path / "pfc") == set()
+
+
+@pytest.fixture
+def indexed(tmp_path: Path) -> Path:
+    """A closed stream with an index: paths put twice, moved, deleted, and one purged."""
+    with Stream.open(tmp_path, "memory") as stream:
+        stream.put("a", b"1")
+        stream.put("a", b"2")
+        stream.put("b", b"3")
+        stream.put("é", b"4")
+        stream.move("b", "c")
+        stream.delete("c")
+        stream.put("secret", b"5")
+        stream.purge("secret", "asked for")
+        stream.live()
+        stream.put("d", b"6")
+        stream.event("note", b"x")
+    assert verdicts(stream.path) == set()
+    return stream.path
+
+
+BENT_INDEXES = {
+    "path missing": (
+        "DELETE FROM objects WHERE path = 'a'",
+        "path 'a' is live, but not in the index",
+    ),
+    "last path missing": (
+        "DELETE FROM objects WHERE path = 'é'",
+        "path 'é' is live, but not in the index",
+    ),
+    "not live": ("UPDATE objects SET live = 0 WHERE path = 'a'", "path 'a' is live, but not"),
+    "too much live": (
+        "UPDATE objects SET live = 1 WHERE path = 'c'",
+        "path 'c' is indexed as live",
+    ),
+    "another body": ("UPDATE objects SET digest = x'00'", "path 'a' is indexed with another body"),
+    "older body": (
+        "UPDATE objects SET sequence = 1 WHERE path = 'a'",
+        "'a' is indexed with another",
+    ),
+    "history missing": ("DELETE FROM history WHERE sequence = 1", "record 1 is about 'a', but not"),
+    "deleted path's history": (
+        "DELETE FROM history WHERE sequence = 6",
+        "record 6 is about 'c', but not in the index",
+    ),
+    "history too long": ("INSERT INTO history VALUES (1, 3)", "record 3 is indexed as about 'a'"),
+    "of no stream": ("UPDATE applied SET size = 1", "path 'a' is indexed as live, but is not"),
+}
+
+
+@pytest.mark.parametrize("what", BENT_INDEXES)
+def test_an_index_that_is_not_the_logs_is_found_and_rebuilt(indexed: Path, what: str) -> None:
+    statement, words = BENT_INDEXES[what]
+    index = sqlite3.connect(indexed / "paths.sqlite")
+    with index:
+        assert index.execute(statement).rowcount > 0
+    index.close()
+    found = [check for check in Doctor(indexed).examine().checks if check.verdict == "FAIL"]
+    assert [check.name for check in found] == ["index-coverage"]
+    assert words in found[0].detail
+    assert "rebuilt tiles, offsets and the index of paths" in Doctor(indexed).repair().repaired
+    assert verdicts(indexed) == set()
+
+
+def test_an_index_may_lag_and_may_know_what_was_pruned(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory", window_s=3600.0, segment_bytes=1024) as stream:
+        for number in range(60):
+            stream.put(f"p/{number % 3}", b"%d" % number * 9)
+        stream.live()
+        back_up(stream.path, tmp_path / "copy")
+        assert prune(stream, -1.0, tmp_path / "copy")
+        assert verdicts(stream.path) == set()
+        stream.put("p/1", b"not in the index on disk yet")
+        assert verdicts(stream.path) == set()
+    assert verdicts(stream.path) == set()
