@@ -7,7 +7,7 @@ repeated.
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from rclpy.serialization import deserialize_message, serialize_message
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import Stream
 from brainos_ros.pfc.acting.node import Acting, arguments
 from brainos_ros.pfc.constraints import load_constraints
 from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
@@ -117,7 +116,11 @@ class PfcNode(BrainNode):
             self.get_logger().warning("the store is ahead of the ledger; it is built anew")
             self.store.clear()
             start = 0
-        self.store.replay(_records(self.ledger, start))
+        self.store.replay(
+            (record.sequence, record.kind, record.payload)
+            for record in self.ledger.records(start)
+            if not record.erased
+        )
         self._engine.learning = self.store.learning()
 
     # ---------------------------------------------------------------- decide, explain
@@ -239,17 +242,6 @@ class PfcNode(BrainNode):
 
     def record_pursuit(self, decision_id: str, phase: str) -> None:
         self.record("pursuit", {"decision_id": decision_id, "phase": phase})
-
-
-def _records(ledger: Stream, start: int) -> Iterator[tuple[int, str, bytes]]:
-    """What can still be read of the stream from record `start` on."""
-    for place in range(start, ledger.size):
-        try:
-            record = ledger.read(place)
-        except BrainError:  # pruned
-            continue
-        if not record.erased:
-            yield place, record.kind, record.payload
 
 
 def main() -> None:
