@@ -137,6 +137,10 @@ class Pursuer:
     def result(self, handle):
         return self.finished(handle.get_result_async)
 
+    def close(self):
+        """In the executor's thread: in another, rclpy may be using what is destroyed."""
+        wait(self._executor.create_task(self.client.destroy))
+
     def finished(self, begin):
         """The result of the future that `begin` makes.
 
@@ -259,7 +263,7 @@ def test_pursue_acts_and_learns(graph, world):
         Explain, "pfc/explain", Explain.Request(decision_id=done.result.decision.decision_id)
     )
     assert (told.outcome, told.reward) == ("success", 1.0)
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_what_was_learnt_survives_a_restart(graph, world):
@@ -267,7 +271,7 @@ def test_what_was_learnt_survives_a_restart(graph, world):
     pursuer = Pursuer(graph, pfc)
     world.reward = -1.0
     assert pursuer.pursue("a").result.outcome == "failure"
-    pursuer.client.destroy()
+    pursuer.close()
     graph.stop(pfc)
     start(graph)
     reply = graph.call(Decide, "pfc/decide", request("a"))
@@ -288,7 +292,7 @@ def test_a_cancel_reaches_the_robot(graph, world):
     assert done.result.episode_id == ""
     world.holding = False
     assert pursuer.pursue("a").result.success
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
@@ -306,7 +310,7 @@ def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
     assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
     assert graph.call(Decide, "pfc/decide", request("a")).success
     assert len(world.ordered) == 1
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, world):
@@ -327,7 +331,7 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, world):
     start(graph)
     assert world.cancelled.wait(DEADLINE_S)
     assert len(world.ordered) == 1
-    robot.destroy()
+    wait(graph.tester.executor.create_task(robot.destroy))
 
 
 def test_a_robot_that_is_busy_teaches_nothing(graph, world):
@@ -339,7 +343,7 @@ def test_a_robot_that_is_busy_teaches_nothing(graph, world):
     assert not done.result.episode_id
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "similar outcomes" not in reply.decision.reasoning
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_a_silent_conscience_holds_up_the_loop_once(graph, world):
@@ -374,7 +378,7 @@ def test_an_episode_waits_for_the_memory(graph, world):
     first, again = came.get(timeout=DEADLINE_S), came.get(timeout=DEADLINE_S)
     assert first == again, "refused for the time being, it is sent again"
     assert (first.episode_id, first.outcome) == (done.result.episode_id, "success")
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_one_body_pursues_one_thing(graph, world):
@@ -388,7 +392,7 @@ def test_one_body_pursues_one_thing(graph, world):
     assert "busy" in second.result.message
     pursuer.finished(first.cancel_goal_async)
     pursuer.result(first)
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_too_long_is_a_failure_that_is_learnt(graph, world):
@@ -403,7 +407,7 @@ def test_too_long_is_a_failure_that_is_learnt(graph, world):
     assert world.cancelled.is_set()
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "0.0 of 1.0 similar" in reply.decision.reasoning
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_nothing_is_begun_in_an_emergency(graph, world):
@@ -417,7 +421,7 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     done = pursuer.pursue("a")
     assert "EMERGENCY" in done.result.message
     assert world.ordered == []
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_without_a_robot_pursue_says_so(graph):
@@ -427,7 +431,7 @@ def test_without_a_robot_pursue_says_so(graph):
     done = pursuer.pursue("a")
     assert not done.result.success
     assert "execute" in done.result.message
-    pursuer.client.destroy()
+    pursuer.close()
 
 
 def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
