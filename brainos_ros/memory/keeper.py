@@ -66,6 +66,7 @@ class Keeper:
         self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
         self._recalls = 0
         self._hits: Counter[str] = Counter()
+        self._unfinished = False
 
     def close(self) -> None:
         self._store.close()
@@ -132,7 +133,12 @@ class Keeper:
         with self._store.transaction():
             for place, episode, packed in zip(places, episodes, bodies, strict=True):
                 self._store.add(place, episode, len(packed))
-            self._store.advance(places[-1] + 1)
+            self._advance(places[-1] + 1)
+
+    def _advance(self, end: int) -> None:
+        """Not past a record whose work a failure cut short: the next start takes it up again."""
+        if not self._unfinished:
+            self._store.advance(end)
 
     def _make_room(self, episodes: Sequence[Episode], sizes: Sequence[int], ledger: Stream) -> None:
         needed: Counter[str] = Counter()
@@ -169,7 +175,7 @@ class Keeper:
             record = ledger.event("retention", body)
             with self._store.transaction():
                 self._store.remove(some)
-                self._store.advance(record + 1)
+                self._advance(record + 1)
 
     def expire(self, ledger: Stream) -> int:
         """Let go of what outlived its kind's time; return how many."""
@@ -183,8 +189,9 @@ class Keeper:
     def forget(self, episode_id: str, purge: bool, reason: str, ledger: Stream) -> None:
         """Forget an episode; with `purge` its content is erased from the ledger too.
 
-        A purge also reaches what was forgotten or let go before. Raises BrainError (NOT_FOUND;
-        INVALID_ARGUMENT for a purge without a reason).
+        A purge also reaches what was forgotten or let go before; of a record that was pruned,
+        content is left in its backup only. Cut short, it is finished at the next start. Raises
+        BrainError (NOT_FOUND; INVALID_ARGUMENT for a purge without a reason).
         """
         if purge and not reason.strip():
             raise BrainError("reason: is empty; a purge needs one, it is kept for ever")
@@ -196,17 +203,17 @@ class Keeper:
             raise BrainError(f"episode_id: {episode_id!r} is not in memory", ErrorCode.NOT_FOUND)
         body = {"episode_id": episode_id, "purge": purge, "reason": reason}
         record = ledger.event("forget", body, durable=purge)
-        with self._store.transaction():
-            self._store.remove(places)
-            self._store.advance(record + 1)
-        if purge:
-            self._purge(places, reason, ledger)
-
-    def _purge(self, places: Sequence[int], reason: str, ledger: Stream) -> None:
-        remaining = [place for place in places if not ledger.read(place).erased]
-        if remaining:
-            ledger.purge_events(remaining, reason)
-        self._store.erase_traces()
+        try:
+            if purge:
+                _purge(places, reason, ledger)
+            with self._store.transaction():
+                self._store.remove(places)
+            if purge:
+                self._store.erase_traces()
+        except BaseException:
+            self._unfinished = True
+            raise
+        self._advance(record + 1)
 
     # ---------------------------------------------------------------- recalling
 
@@ -286,22 +293,30 @@ class Keeper:
 
         After a crash that is what lay between the two writes; without the file, everything.
         """
-        start = self._store.end
-        if start > ledger.size:
+        if self._store.end > ledger.size:
             self._store.clear()
-            start = 0
+        start = self._store.end
+        while self._store.end < ledger.size:
+            self._catch_up(self._store.end, ledger)
+        self._unfinished = False
+        return ledger.size - start
+
+    def _catch_up(self, first: int, ledger: Stream) -> None:
+        """Apply the next records and advance, so that a try that is cut short was not in vain."""
+        end = min(first + _MANY, ledger.size)
         purges: list[tuple[list[int], str]] = []
         with self._store.transaction():
-            for place in range(start, ledger.size):
+            for place in range(first, end):
                 try:
                     record = ledger.read(place)
                 except BrainError:  # pruned
                     continue
                 self._apply(record, ledger, purges)
-            self._store.advance(ledger.size)
         for places, reason in purges:
-            self._purge(places, reason, ledger)
-        return ledger.size - start
+            _purge(places, reason, ledger)
+        if purges:
+            self._store.erase_traces()
+        self._store.advance(end)
 
     def _apply(self, record: Record, ledger: Stream, purges: list[tuple[list[int], str]]) -> None:
         if record.erased or record.kind not in ("episode", "forget", "retention"):
@@ -315,10 +330,25 @@ class Keeper:
             return
         for name in body.get("episodes") or [body["episode_id"]]:
             found = self._store.find(name)
-            if found:
+            if found and found[0] < record.sequence:
                 self._store.remove([found[0]])
             if body.get("purge"):
-                purges.append((self._store.gone(name), body["reason"]))
+                before = [place for place in self._store.gone(name) if place < record.sequence]
+                if before:
+                    purges.append((before, body["reason"]))
+
+
+def _purge(places: Sequence[int], reason: str, ledger: Stream) -> None:
+    remaining = []
+    for place in places:
+        try:
+            if not ledger.read(place).erased:
+                remaining.append(place)
+        except BrainError as error:
+            if error.code is not ErrorCode.UNAVAILABLE:
+                raise
+    if remaining:
+        ledger.purge_events(remaining, reason)
 
 
 def _is_whole(sequence: int, batch: list[Any] | None, ledger: Stream) -> bool:
@@ -329,7 +359,12 @@ def _is_whole(sequence: int, batch: list[Any] | None, ledger: Stream) -> bool:
     last = sequence + count - 1 - index
     if last >= ledger.size:
         return False
-    record = ledger.read(last)
+    try:
+        record = ledger.read(last)
+    except BrainError as error:
+        if error.code is not ErrorCode.UNAVAILABLE:
+            raise
+        return True  # pruned
     if record.erased:
         return True
     return record.kind == "episode" and json.loads(record.body).get("batch", [""])[0] == name

@@ -9,6 +9,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream, verify
 from brainos_ros.memory.episodes import Episode
 from brainos_ros.memory.keeper import Keeper
+from brainos_ros.memory.store import Store
 
 NOW = 1_700_000_000 * 10**9
 HOUR = 3_600 * 10**9
@@ -26,7 +27,7 @@ class Brain:
         self.ledger = Stream.open(self.home / "ledger", "memory")
         path = self.home / "memory" / "memory.db"
         self.keeper = Keeper(path, self.limits, self.ttl, lambda: self.now)
-        self.keeper.catch_up(self.ledger)
+        self.looked_at = self.keeper.catch_up(self.ledger)
 
     def close(self):
         self.keeper.close()
@@ -243,6 +244,108 @@ def test_a_purge_cut_short_is_finished_at_the_next_start(brain):
     assert all(
         b"anthippe" not in file.read_bytes() for file in brain.home.rglob("*") if file.is_file()
     )
+
+
+def traces(brain):
+    return [
+        file
+        for file in brain.home.rglob("*")
+        if file.is_file() and b"anthippe" in file.read_bytes()
+    ]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_at(monkeypatch, owner, name, after):
+    whole = getattr(owner, name)
+
+    def die(*args, **more):
+        if after:
+            whole(*args, **more)
+        raise Killed
+
+    monkeypatch.setattr(owner, name, die)
+
+
+STEPS = [
+    (Stream, "event", True),
+    *((Stream, "purge_events", after) for after in (False, True)),
+    *((Store, "remove", after) for after in (False, True)),
+    *((Store, "erase_traces", after) for after in (False, True)),
+    (Store, "advance", False),
+]
+
+
+def name_of(step):
+    return f"{'after' if step[2] else 'before'}_{step[1]}" if step else "not"
+
+
+@pytest.mark.parametrize("again", [None, *STEPS[1:]], ids=name_of)
+@pytest.mark.parametrize("step", STEPS, ids=name_of)
+def test_a_purge_killed_anywhere_is_finished(brain, monkeypatch, step, again):
+    secret, other = brain.write(episode(context={"name": "Xanthippe"}), episode("stay"))
+    left_open = []
+    for killed in (lambda: brain.forget(secret.episode_id, True, "her wish"), brain.open):
+        if step:
+            with monkeypatch.context() as patch:
+                kill_at(patch, *step)
+                try:
+                    killed()
+                except Killed:
+                    left_open.append(brain.keeper)
+                brain.ledger.close()
+        step = again
+    brain.open()
+    assert traces(brain) == []
+    assert brain.recall(limit=10) == [other]
+    assert verify(brain.home / "ledger" / "memory").verified
+
+
+def test_what_is_written_after_a_purge_that_failed_does_not_hide_it(brain, monkeypatch):
+    (secret,) = brain.write(episode(context={"name": "Xanthippe"}))
+    with monkeypatch.context() as patch:
+        kill_at(patch, Store, "erase_traces", False)
+        with pytest.raises(Killed):
+            brain.forget(secret.episode_id, True, "her wish")
+    kept = brain.write(episode())
+    brain.restart()
+    assert brain.recall() == kept
+    assert traces(brain) == []
+
+
+def test_applying_records_again_changes_nothing(brain):
+    (first,) = brain.write(episode(episode_id=str(uuid.uuid4())))
+    brain.forget(first.episode_id, purge=True, reason="wrong")
+    again = brain.write(episode("told anew", episode_id=first.episode_id), episode())
+    brain.keeper._store.advance(0)
+    brain.restart()
+    assert {each.action for each in brain.recall()} == {each.action for each in again}
+    assert not brain.ledger.read(3).erased
+
+
+def test_catching_up_that_is_cut_short_goes_on_where_it_was(brain, monkeypatch):
+    for n in range(1200):
+        kept = episode(episode_id=str(uuid.uuid4()), stamp_ns=NOW, metadata={"n": n})
+        brain.ledger.event("episode", kept.to_dict())
+    tries, add = [], Store.add
+    with monkeypatch.context() as patch:
+
+        def limited(self, *args):
+            if len(tries) == 700:
+                raise Killed
+            tries.append(args)
+            add(self, *args)
+
+        patch.setattr(Store, "add", limited)
+        with pytest.raises(Killed):
+            brain.restart(without_projection=True)
+        brain.ledger.close()
+    brain.open()
+    assert 0 < brain.looked_at < 1000
+    assert len(brain.recall(limit=1000, filters={"action": "pick_object"})) == 1000
+    assert brain.keeper.tiers()[1].entries == 1200
 
 
 def test_kinds_fill_their_own_tier(brain):
