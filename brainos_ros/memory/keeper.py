@@ -19,6 +19,9 @@ from brainos_ros.memory.store import Store
 CANDIDATES = 200
 MOST_RESULTS = 1000
 EVICT_SHARE = 0.05
+EVICT_BYTES = 1 << 16
+CHOICE = 4
+EXPIRE_MOST = 100
 MINED_STEPS = 5000
 _FOREVER_NS = 2**63 - 1
 _MANY = 500
@@ -146,21 +149,32 @@ class Keeper:
             needed[episode.kind] += size
         going: list[int] = []
         for kind, size in needed.items():
-            limit = self._max_bytes[kind]
-            over = self._store.usage(kind)[1] + size - limit
+            over = self._store.usage(kind)[1] + size - self._max_bytes[kind]
             if over > 0:
-                going += self._least_worth(kind, over, limit)
+                going += self._least_worth(kind, min(over, size + EVICT_BYTES))
         self._let_go(going, "evicted", ledger)
 
-    def _least_worth(self, kind: str, over: int, limit: int) -> list[int]:
-        now, freed, going = self._now_ns(), 0, []
-        rows = self._store.evictable(kind)
-        for place, _, _, size in sorted(rows, key=lambda row: worth(now - row[1], row[2], False)):
-            if freed >= over + limit * EVICT_SHARE:
+    def _least_worth(self, kind: str, needed: int) -> list[int]:
+        """Places of what may go for `needed` bytes and a few more, so that it is not every time.
+
+        Chosen by worth among those unused for longest, never among all: there may be many.
+        """
+        limit = self._max_bytes[kind]
+        wanted = needed + min(int(limit * EVICT_SHARE), EVICT_BYTES)
+        now, found, freed = self._now_ns(), 0, 0
+        candidates: list[tuple[float, int, int]] = []
+        for place, used, hits, size in self._store.evictable(kind):
+            candidates.append((worth(now - used, hits, False), place, size))
+            found += size
+            if found >= CHOICE * wanted:
+                break
+        going: list[int] = []
+        for _, place, size in sorted(candidates):
+            if freed >= wanted:
                 break
             going.append(place)
             freed += size
-        if freed < over:
+        if freed < needed:
             raise BrainError(
                 f"{TIERS[kind]} memory is full of protected episodes ({limit} bytes); "
                 "forget some or raise its limit",
@@ -178,11 +192,11 @@ class Keeper:
                 self._advance(record + 1)
 
     def expire(self, ledger: Stream) -> int:
-        """Let go of what outlived its kind's time; return how many."""
+        """Let go of the oldest that outlived their kind's time; return how many."""
         going: list[int] = []
         for kind, ttl_s in self._ttl_s.items():
             if ttl_s > 0:
-                going += self._store.older(kind, self._now_ns() - int(ttl_s * 1e9))
+                going += self._store.older(kind, self._now_ns() - int(ttl_s * 1e9), EXPIRE_MOST)
         self._let_go(going, "outlived", ledger)
         return len(going)
 

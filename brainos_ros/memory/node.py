@@ -39,7 +39,7 @@ from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
 
-EXPIRE_S = 60.0
+EXPIRE_S = 5.0
 HEADS_S = 30.0
 _MIB = 1 << 20
 

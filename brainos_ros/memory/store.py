@@ -20,7 +20,9 @@ CREATE TABLE IF NOT EXISTS episodes(
     action TEXT, outcome TEXT, reward REAL, kind TEXT, decision_id TEXT, context TEXT,
     metadata TEXT, size INTEGER, protected INTEGER, hits INTEGER DEFAULT 0, used INTEGER);
 CREATE INDEX IF NOT EXISTS by_stamp ON episodes(stamp);
-CREATE INDEX IF NOT EXISTS by_kind ON episodes(kind, protected);
+DROP INDEX IF EXISTS by_kind;
+CREATE INDEX IF NOT EXISTS by_use ON episodes(kind, protected, used);
+CREATE INDEX IF NOT EXISTS by_age ON episodes(kind, protected, stamp);
 CREATE TABLE IF NOT EXISTS attributes(
     key TEXT, value TEXT, place INTEGER, PRIMARY KEY(key, value, place)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS of_place ON attributes(place);
@@ -29,6 +31,17 @@ CREATE TABLE IF NOT EXISTS gone(
     episode_id TEXT, place INTEGER, PRIMARY KEY(episode_id, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER);
 INSERT OR IGNORE INTO meta VALUES ('end', 0);
+"""
+_USAGE = """
+CREATE TABLE usage(kind TEXT PRIMARY KEY, entries INTEGER, bytes INTEGER);
+INSERT INTO usage SELECT kind, count(*), sum(size) FROM episodes GROUP BY kind;
+CREATE TRIGGER came AFTER INSERT ON episodes BEGIN
+    INSERT INTO usage VALUES (NEW.kind, 1, NEW.size)
+    ON CONFLICT DO UPDATE SET entries = entries + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER went AFTER DELETE ON episodes BEGIN
+    UPDATE usage SET entries = entries - 1, bytes = bytes - OLD.size WHERE kind = OLD.kind;
+END;
 """
 _COLUMNS = (
     "episode_id, stamp, objective, context, action, outcome, reward, metadata, kind, decision_id"
@@ -45,6 +58,8 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='usage'").fetchone():
+            self._db.executescript(f"BEGIN; {_USAGE} COMMIT;")
 
     def close(self) -> None:
         self._db.close()
@@ -195,21 +210,23 @@ class Store:
 
     def usage(self, kind: str) -> tuple[int, int]:
         """(episodes, bytes) of a kind."""
-        row = self._db.execute("SELECT count(*), total(size) FROM episodes WHERE kind=?", (kind,))
-        count, size = row.fetchone()
-        return count, int(size)
+        row = self._db.execute("SELECT entries, bytes FROM usage WHERE kind=?", (kind,))
+        return row.fetchone() or (0, 0)
 
-    def evictable(self, kind: str) -> list[tuple[int, int, int, int]]:
-        """(place, used, hits, size) of what is not protected."""
+    def evictable(self, kind: str) -> Iterator[tuple[int, int, int, int]]:
+        """(place, used, hits, size) of what is not protected, longest unused first."""
         return self._db.execute(
-            "SELECT place, used, hits, size FROM episodes WHERE kind=? AND NOT protected", (kind,)
-        ).fetchall()
+            "SELECT place, used, hits, size FROM episodes WHERE kind=? AND protected=0"
+            " ORDER BY used",
+            (kind,),
+        )
 
-    def older(self, kind: str, before_ns: int) -> list[int]:
-        """Places of what ended before, unless protected."""
+    def older(self, kind: str, before_ns: int, limit: int) -> list[int]:
+        """Places of what ended before, unless protected; the oldest `limit`."""
         rows = self._db.execute(
-            "SELECT place FROM episodes WHERE kind=? AND stamp < ? AND NOT protected",
-            (kind, before_ns),
+            "SELECT place FROM episodes WHERE kind=? AND stamp < ? AND protected=0"
+            " ORDER BY stamp LIMIT ?",
+            (kind, before_ns, limit),
         )
         return [row[0] for row in rows]
 

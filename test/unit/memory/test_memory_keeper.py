@@ -386,6 +386,54 @@ def test_a_full_tier_lets_go_of_what_is_worth_least(tmp_path):
     brain.close()
 
 
+def test_a_limit_that_was_lowered_is_reached_a_little_with_every_write(tmp_path):
+    brain = Brain(tmp_path)
+    brain.write(*(episode(metadata={"text": "x" * 1000}) for _ in range(300)))
+    brain.keeper.close()
+    brain.ledger.close()
+    brain.limits = {**LIMITS, "episodic": 100_000}
+    brain.open()
+    sizes = []
+    while not sizes or sizes[-1] > 100_000:
+        brain.write(episode())
+        sizes.append(brain.keeper.tiers()[1].size_bytes)
+    assert len(sizes) > 1
+    assert sizes[0] > 100_000
+    brain.close()
+
+
+def test_a_write_looks_at_few_episodes_however_many_there_are(tmp_path, monkeypatch):
+    brain = Brain(tmp_path, {**LIMITS, "episodic": 1_000_000})
+    brain.write(*(episode(stamp_ns=NOW - n * HOUR) for n in range(3000)))
+    looked = []
+    one_by_one = Store.evictable
+    monkeypatch.setattr(
+        Store, "evictable", lambda *args: (looked.append(row) or row for row in one_by_one(*args))
+    )
+    size = brain.ledger.size
+    while not looked:
+        brain.write(episode("new"))
+    assert 0 < len(looked) < 1300
+    gone = json.loads(brain.ledger.read(brain.ledger.size - 2).body)["episodes"]
+    assert 0 < len(gone) < 300
+    assert brain.ledger.size > size
+    brain.close()
+
+
+def test_usage_is_counted_and_is_taken_over_from_a_file_without_it(brain):
+    kept = brain.write(*(episode(metadata={"n": n}) for n in range(20)))
+    for each in kept[:5]:
+        brain.forget(each.episode_id)
+    before = brain.keeper.tiers()
+    assert before[1].entries == 15
+    for statement in ("DROP TRIGGER came", "DROP TRIGGER went", "DROP TABLE usage"):
+        brain.keeper._store._db.execute(statement)
+    brain.restart()
+    assert brain.keeper.tiers() == before
+    brain.forget(kept[5].episode_id)
+    assert brain.keeper.tiers()[1].entries == 14
+
+
 def test_a_tier_full_of_protected_refuses(tmp_path):
     brain = Brain(tmp_path, {**LIMITS, "skill": 1000})
     skills = [episode(kind="skill") for _ in range(10)]
@@ -404,6 +452,14 @@ def test_kinds_outlive_their_time(tmp_path):
     assert {each.action for each in brain.recall()} == {"e", "s"}
     brain.restart(without_projection=True)
     assert {each.action for each in brain.recall()} == {"e", "s"}
+    brain.close()
+
+
+def test_much_that_outlived_its_time_goes_bit_by_bit(tmp_path):
+    brain = Brain(tmp_path, ttl={"working": 3600.0})
+    brain.write(*(episode(kind="working", stamp_ns=NOW - n) for n in range(150)))
+    brain.now += HOUR + 1
+    assert [brain.keeper.expire(brain.ledger) for _ in range(3)] == [100, 50, 0]
     brain.close()
 
 
