@@ -1,13 +1,15 @@
 """The memory: the ledger first, which is the truth, then SQLite, which answers questions."""
 
 import json
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Record, Stream
@@ -22,9 +24,11 @@ EVICT_SHARE = 0.05
 EVICT_BYTES = 1 << 16
 CHOICE = 4
 EXPIRE_MOST = 100
+BREATH_S = 0.001
 MINED_STEPS = 5000
 _FOREVER_NS = 2**63 - 1
 _MANY = 500
+_DONE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,25 @@ class Tier:
     hit_rate: float
 
 
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def _alone(
+    method: Callable[Concatenate["Keeper", _Given], _Result],
+) -> Callable[Concatenate["Keeper", _Given], _Result]:
+    """Let one thread at a time into the SQLite file."""
+
+    @wraps(method)
+    def alone(self: "Keeper", /, *args: _Given.args, **more: _Given.kwargs) -> _Result:
+        with self._lock:
+            return method(self, *args, **more)
+
+    return alone
+
+
 class Keeper:
-    """Writes, recalls and forgets episodes.
+    """Writes, recalls and forgets episodes. `forget` may run on a thread of its own.
 
     Args:
         path: the SQLite file; deleted, it is built again from the ledger.
@@ -69,13 +90,16 @@ class Keeper:
         self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
         self._recalls = 0
         self._hits: Counter[str] = Counter()
-        self._unfinished = False
+        self._unfinished = 0
+        self._lock = threading.RLock()
 
+    @_alone
     def close(self) -> None:
         self._store.close()
 
     # ---------------------------------------------------------------- writing
 
+    @_alone
     def write(self, episodes: Sequence[Episode], ledger: Stream) -> list[Episode]:
         """Keep episodes, all or none, and return them completed (id, time, kind).
 
@@ -139,7 +163,7 @@ class Keeper:
             self._advance(places[-1] + 1)
 
     def _advance(self, end: int) -> None:
-        """Not past a record whose work a failure cut short: the next start takes it up again."""
+        """Not past a record whose work is not done: the next start takes it up again."""
         if not self._unfinished:
             self._store.advance(end)
 
@@ -191,6 +215,7 @@ class Keeper:
                 self._store.remove(some)
                 self._advance(record + 1)
 
+    @_alone
     def expire(self, ledger: Stream) -> int:
         """Let go of the oldest that outlived their kind's time; return how many."""
         going: list[int] = []
@@ -209,28 +234,39 @@ class Keeper:
         """
         if purge and not reason.strip():
             raise BrainError("reason: is empty; a purge needs one, it is kept for ever")
-        found = self._store.find(episode_id)
-        places = [found[0]] if found else []
+        with self._lock:
+            found = self._store.find(episode_id)
+            places = [found[0]] if found else []
+            if purge:
+                places += self._store.gone(episode_id)
+            if not places:
+                raise BrainError(
+                    f"episode_id: {episode_id!r} is not in memory", ErrorCode.NOT_FOUND
+                )
+            body = {"episode_id": episode_id, "purge": purge, "reason": reason}
+            record = ledger.event("forget", body, durable=purge)
+            self._unfinished += 1
         if purge:
-            places += self._store.gone(episode_id)
-        if not places:
-            raise BrainError(f"episode_id: {episode_id!r} is not in memory", ErrorCode.NOT_FOUND)
-        body = {"episode_id": episode_id, "purge": purge, "reason": reason}
-        record = ledger.event("forget", body, durable=purge)
-        try:
-            if purge:
-                _purge(places, reason, ledger)
-            with self._store.transaction():
-                self._store.remove(places)
-            if purge:
-                self._store.erase_traces()
-        except BaseException:
-            self._unfinished = True
-            raise
-        self._advance(record + 1)
+            _purge(places, reason, ledger)
+        with self._lock, self._store.transaction():
+            self._store.remove(places)
+        if purge:
+            self._erase_traces()
+        with self._lock:
+            self._unfinished -= 1
+            self._advance(record + 1)
+
+    def _erase_traces(self) -> None:
+        steps = self._store.erase_traces()
+        while True:
+            with self._lock:
+                if next(steps, _DONE) is _DONE:
+                    return
+            time.sleep(BREATH_S)  # let the others in
 
     # ---------------------------------------------------------------- recalling
 
+    @_alone
     def retrieve(
         self,
         query: str = "",
@@ -281,6 +317,7 @@ class Keeper:
         self._store.touch([place for place, _ in best], now)
         return [hit for _, hit in best]
 
+    @_alone
     def tiers(self) -> list[Tier]:
         """How full working, episodic and long_term memory are."""
         return [
@@ -293,6 +330,7 @@ class Keeper:
             for kind, name in TIERS.items()
         ]
 
+    @_alone
     def patterns(self, limit: int = 0) -> list[Pattern]:
         """Sequences of actions that keep coming back, most effective first."""
         limit = limit or 10
@@ -302,6 +340,7 @@ class Keeper:
 
     # ---------------------------------------------------------------- the ledger is the truth
 
+    @_alone
     def catch_up(self, ledger: Stream) -> int:
         """Apply what the ledger has and SQLite lacks; return the number of records looked at.
 
@@ -312,7 +351,7 @@ class Keeper:
         start = self._store.end
         while self._store.end < ledger.size:
             self._catch_up(self._store.end, ledger)
-        self._unfinished = False
+        self._unfinished = 0
         return ledger.size - start
 
     def _catch_up(self, first: int, ledger: Stream) -> None:
@@ -329,7 +368,7 @@ class Keeper:
         for places, reason in purges:
             _purge(places, reason, ledger)
         if purges:
-            self._store.erase_traces()
+            self._erase_traces()
         self._store.advance(end)
 
     def _apply(self, record: Record, ledger: Stream, purges: list[tuple[list[int], str]]) -> None:

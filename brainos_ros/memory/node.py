@@ -1,6 +1,7 @@
 """The memory's door to ROS: episodes in and out, and questions to the ledger of the whole brain.
 
-The questions to the ledger walk through all of it, so they are answered on a thread of their own.
+The questions to the ledger walk through all of it, and a purge through the index of all words, so
+they are answered on a thread of their own.
 """
 
 import json
@@ -99,9 +100,9 @@ class MemoryNode(BrainNode):
         self.door(WriteEpisode, "memory/write", self._write)
         self.door(WriteEpisodes, "memory/write_batch", self._write_batch)
         self.door(Retrieve, "memory/retrieve", self._retrieve)
-        self.door(Forget, "memory/forget", self._forget)
         self.door(GetMemoryStats, "memory/get_stats", self._get_stats)
         self.door(ListPatterns, "memory/list_patterns", self._list_patterns)
+        self.slow_door(Forget, "memory/forget", self._forget)
         self.slow_door(VerifyAudit, "memory/verify_audit", self._verify_audit)
         self.slow_door(GetAuditStats, "memory/get_audit_stats", self._get_audit_stats)
         self.slow_door(Prove, "memory/prove", self._prove)

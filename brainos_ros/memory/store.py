@@ -46,6 +46,7 @@ END;
 _COLUMNS = (
     "episode_id, stamp, objective, context, action, outcome, reward, metadata, kind, decision_id"
 )
+MERGE_PAGES = 64
 COLUMN_FILTERS = {"action", "outcome", "objective", "kind", "decision_id"}
 
 
@@ -153,10 +154,22 @@ class Store:
         self._db.executemany("DELETE FROM attributes WHERE place=?", each)
         self._db.executemany("DELETE FROM episodes WHERE place=?", each)
 
-    def erase_traces(self) -> None:
-        """After a purge: leave nothing of removed rows in the index or the write-ahead log."""
-        self._db.execute("INSERT INTO words(words) VALUES ('rebuild')")
+    def erase_traces(self) -> Iterator[None]:
+        """After a purge: leave nothing of removed rows in the index or the write-ahead log.
+
+        Done when the iterator ends; each step takes some hundredths of a second.
+        """
+        pages = -MERGE_PAGES  # negative begins to merge everything there is; FTS5, section 6.9
+        while self._merge(pages):
+            yield
+            pages = MERGE_PAGES
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _merge(self, pages: int) -> bool:
+        """Merge some pages of the index, which drops what was deleted; False: nothing to do."""
+        before = self._db.total_changes
+        self._db.execute("INSERT INTO words(words, rank) VALUES ('merge', ?)", (pages,))
+        return self._db.total_changes - before >= 2
 
     def touch(self, places: Iterable[int], now_ns: int) -> None:
         """Count a recall."""

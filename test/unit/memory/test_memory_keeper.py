@@ -1,4 +1,5 @@
 import json
+import threading
 import uuid
 
 import pytest
@@ -273,7 +274,8 @@ STEPS = [
     (Stream, "event", True),
     *((Stream, "purge_events", after) for after in (False, True)),
     *((Store, "remove", after) for after in (False, True)),
-    *((Store, "erase_traces", after) for after in (False, True)),
+    (Store, "erase_traces", False),
+    (Store, "_merge", True),
     (Store, "advance", False),
 ]
 
@@ -312,6 +314,30 @@ def test_what_is_written_after_a_purge_that_failed_does_not_hide_it(brain, monke
     kept = brain.write(episode())
     brain.restart()
     assert brain.recall() == kept
+    assert traces(brain) == []
+
+
+def test_others_are_let_in_while_traces_are_erased(brain, monkeypatch):
+    (secret,) = brain.write(episode(context={"name": "Xanthippe"}))
+    erase = Store.erase_traces
+    erasing, written = threading.Event(), threading.Event()
+
+    def slowly(self):
+        yield from erase(self)
+        erasing.set()
+        while not written.is_set():
+            yield
+
+    monkeypatch.setattr(Store, "erase_traces", slowly)
+    forgetting = threading.Thread(target=brain.forget, args=(secret.episode_id, True, "her wish"))
+    forgetting.start()
+    assert erasing.wait(10.0)
+    kept = brain.write(episode())
+    assert brain.recall() == kept
+    assert brain.ledger.read(brain.keeper._store.end).kind == "forget"  # done again after a kill
+    written.set()
+    forgetting.join(10.0)
+    assert not forgetting.is_alive()
     assert traces(brain) == []
 
 
