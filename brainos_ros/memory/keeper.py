@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -348,28 +349,25 @@ class Keeper:
         """
         if self._store.end > ledger.size:
             self._store.clear()
-        start = self._store.end
-        while self._store.end < ledger.size:
-            self._catch_up(self._store.end, ledger)
+        start, size = self._store.end, ledger.size
+        records = ledger.records(start)
+        while some := list(islice(records, _MANY)):
+            self._catch_up(some, ledger)
+        self._store.advance(size)
         self._unfinished = 0
-        return ledger.size - start
+        return size - start
 
-    def _catch_up(self, first: int, ledger: Stream) -> None:
-        """Apply the next records and advance, so that a try that is cut short was not in vain."""
-        end = min(first + _MANY, ledger.size)
+    def _catch_up(self, records: Sequence[Record], ledger: Stream) -> None:
+        """Apply records and advance, so that a try that is cut short was not in vain."""
         purges: list[tuple[list[int], str]] = []
         with self._store.transaction():
-            for place in range(first, end):
-                try:
-                    record = ledger.read(place)
-                except BrainError:  # pruned
-                    continue
+            for record in records:
                 self._apply(record, ledger, purges)
         for places, reason in purges:
             _purge(places, reason, ledger)
         if purges:
             self._erase_traces()
-        self._store.advance(end)
+        self._store.advance(records[-1].sequence + 1)
 
     def _apply(self, record: Record, ledger: Stream, purges: list[tuple[list[int], str]]) -> None:
         if record.erased or record.kind not in ("episode", "forget", "retention"):

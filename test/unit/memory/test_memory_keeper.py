@@ -1,6 +1,7 @@
 import json
 import threading
 import uuid
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,12 +9,15 @@ from hypothesis import strategies as st
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream, verify
+from brainos_ros.ledger.backup import back_up
+from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.memory.episodes import Episode
 from brainos_ros.memory.keeper import Keeper
 from brainos_ros.memory.store import Store
 
 NOW = 1_700_000_000 * 10**9
 HOUR = 3_600 * 10**9
+SMALL = {"segment_bytes": 2048}
 LIMITS = {"working": 1 << 20, "episodic": 1 << 20, "skill": 1 << 20}
 
 
@@ -486,6 +490,26 @@ def test_much_that_outlived_its_time_goes_bit_by_bit(tmp_path):
     brain.write(*(episode(kind="working", stamp_ns=NOW - n) for n in range(150)))
     brain.now += HOUR + 1
     assert [brain.keeper.expire(brain.ledger) for _ in range(3)] == [100, 50, 0]
+    brain.close()
+
+
+def test_what_was_pruned_stops_neither_catching_up_nor_a_purge(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainos_ros.ledger.stream.Stream.open", partial(Stream.open, **SMALL))
+    brain = Brain(tmp_path)
+    kept = brain.write(*(episode(metadata={"n": n}) for n in range(40)))
+    brain.ledger.checkpoint()
+    back_up(brain.ledger.path, tmp_path / "copy")
+    assert prune(brain.ledger, -1.0, tmp_path / "copy")
+    brain.forget(kept[5].episode_id, purge=True, reason="her wish")
+    assert len(brain.recall(limit=100)) == 39
+    brain.restart()
+    assert len(brain.recall(limit=100)) == 39
+    body = {"episode_id": kept[6].episode_id, "purge": True, "reason": "her wish"}
+    brain.ledger.event("forget", body, durable=True)
+    brain.restart()
+    assert len(brain.recall(limit=100)) == 38
+    brain.restart(without_projection=True)
+    assert 0 < len(brain.recall(limit=100)) < 38
     brain.close()
 
 
