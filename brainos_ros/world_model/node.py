@@ -118,10 +118,16 @@ class WorldModelNode(BrainNode):
         return int(self.get_clock().now().nanoseconds)
 
     def _records(self, first: int) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        for sequence in range(first, self.ledger.size):
-            record = self.ledger.read(sequence)
+        expected = first
+        for record in self.ledger.records(first):
+            if record.sequence != expected:
+                self.get_logger().warning(
+                    f"records {expected} to {record.sequence - 1} were pruned and are newer than "
+                    "world.json: what they changed is not in the world"
+                )
+            expected = record.sequence + 1
             if record.kind in KINDS and not record.erased:
-                yield sequence, record.kind, json.loads(record.payload)
+                yield record.sequence, record.kind, json.loads(record.payload)
 
     def _settle_in(self) -> None:
         name, world = self.settings["robot"], self._journal.world

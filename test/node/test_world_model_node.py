@@ -12,6 +12,9 @@ from sensor_msgs.msg import LaserScan
 from visualization_msgs.msg import Marker, MarkerArray
 
 from brainos_ros.errors import ErrorCode
+from brainos_ros.ledger import Stream
+from brainos_ros.ledger.backup import back_up
+from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
 from brainos_ros.world_model.node import WorldModelNode
 
@@ -197,6 +200,25 @@ def test_markers_show_what_has_a_pose_and_its_end(graph) -> None:
     request = srv.DeleteEntity.Request(entity_id="dock")
     graph.call(srv.DeleteEntity, "world_model/delete_entity", request)
     markers.wait_for(lambda m: any(x.ns == "dock" and x.action == Marker.DELETE for x in m.markers))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_pruned_records_do_not_keep_it_from_starting(graph, checkpoint: bool) -> None:
+    node = graph.start(WorldModelNode)
+    assert create(graph, "dock", "station").success
+    graph.stop(node)
+    world = graph.home / "world_model" / "world.json"
+    with Stream.open(graph.home / "ledger", "world_model", segment_bytes=2048) as stream:
+        for n in range(60):
+            stream.event("note", {"n": n})
+        stream.checkpoint()
+        back_up(stream.path, graph.home / "copy")
+        assert prune(stream, -1.0, graph.home / "copy")
+    if not checkpoint:
+        world.unlink()
+    graph.start(WorldModelNode)
+    assert create(graph, "cube").success
+    assert get(graph, "dock").success
 
 
 def test_the_world_survives_a_restart(graph) -> None:
