@@ -1,12 +1,13 @@
 """Which genome is in use, which were before it, and which are barred; rebuilt from the ledger.
 
 Each genome lies in a file named by its hash (`genomes/<hash>.msgpack`), written once and verified
-when read; the ledger's events cite the hash. Every change is recorded before it is made.
+when read; the ledger's events cite the hash. Every change is recorded before it is made. After it a
+summary is kept, which is enough to go on from where the events before it were pruned.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.evolution import Generation, Strategy
 from brainos_ros.genome_sync.genome import Genome
 
+SUMMARY = "summary"
+MOST_SUMMED_UP = 100
 Record = Callable[[str, Mapping[str, Any]], int]
+Keep = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,15 @@ class Entry:
 
 
 class Lineage:
-    """The genomes of one robot, from the first to the one in use."""
+    """The genomes of one robot, from the first to the one in use.
 
-    def __init__(self, folder: Path, record: Record) -> None:
+    `keep(summary)` stores the newest summary where pruning does not reach it.
+    """
+
+    def __init__(self, folder: Path, record: Record, keep: Keep = lambda _: None) -> None:
         self._folder = folder / "genomes"
         self._record = record
+        self._keep = keep
         self.entries: list[Entry] = []
         self.barred: set[str] = set()
         self._strategies: dict[str, Strategy] = {}
@@ -42,7 +50,8 @@ class Lineage:
     def restore(
         self, records: Iterable[tuple[int, str, Mapping[str, Any]]], default: Genome, now: int
     ) -> None:
-        """Replay the ledger's events; with none, begin with `default`.
+        """Replay the ledger's events; with none, begin with `default`. A `SUMMARY` among them
+        replaces what came before.
 
         Raises GENOME_REJECTED if the genome in use is missing or its file was changed.
         """
@@ -52,6 +61,16 @@ class Lineage:
             self._save(default)
             self._do("genome.activated", _entry(default.hash, 0, 0.0, now, "default"))
         self._genome = self.load(self.active.genome_hash)
+        self._keep(self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        """The newest entries, all bars, and what evolution learned with the genome in use."""
+        learned = self._strategies.get(self.active.genome_hash)
+        return {
+            "entries": [asdict(entry) for entry in self.entries[-MOST_SUMMED_UP:]],
+            "barred": sorted(self.barred),
+            "strategy": learned.to_json() if learned else None,
+        }
 
     @property
     def active(self) -> Entry:
@@ -148,9 +167,16 @@ class Lineage:
     def _do(self, kind: str, body: Mapping[str, Any]) -> None:
         self._record(kind, body)
         self._apply(kind, body)
+        self._keep(self.summary())
 
     def _apply(self, kind: str, body: Mapping[str, Any]) -> None:
-        if kind == "genome.activated" and "released" in body:
+        if kind == SUMMARY:
+            self.entries = [Entry(**entry) for entry in body["entries"]]
+            self.barred = set(body["barred"])
+            if body["strategy"]:
+                learned = Strategy.from_json(body["strategy"])
+                self._strategies = {self.active.genome_hash: learned}
+        elif kind == "genome.activated" and "released" in body:
             self.barred.discard(body["released"])
         elif kind in ("genome.activated", "genome.evolved", "genome.rolled_back"):
             entry = Entry(*(body[name] for name in Entry.__slots__))

@@ -17,7 +17,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.default import default_genome
 from brainos_ros.genome_sync.evolution import evolve
 from brainos_ros.genome_sync.fleet import Register, read_key, read_members
-from brainos_ros.genome_sync.lineage import Entry, Lineage
+from brainos_ros.genome_sync.lineage import SUMMARY, Entry, Lineage
 from brainos_ros.genome_sync.packet import Fleet, Packet, load_identity
 from brainos_ros.genome_sync.worker import Worker
 from brainos_ros.ros import genome_messages as messages
@@ -71,7 +71,7 @@ class GenomeSyncNode(BrainNode):
         self._closing = False
         self._counter = 0
         self._register = self._join_fleet()
-        self._lineage = Lineage(self.home / self.role, self.record)
+        self._lineage = Lineage(self.home / self.role, self.record, self._keep)
         self._lineage.restore(self._records(), default_genome(), self._now())
         self.door(srv.GetGenomeStatus, "genome_sync/get_status", self._get_status)
         self.door(srv.ListHistory, "genome_sync/list_history", self._list_history)
@@ -107,12 +107,37 @@ class GenomeSyncNode(BrainNode):
         return int(self.get_clock().now().nanoseconds)
 
     def _records(self) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        for sequence in range(self.ledger.size):
-            record = self.ledger.read(sequence)
-            if record.kind.startswith("genome") and not record.erased:
-                body = json.loads(record.payload)
-                self._counter = max(self._counter, body.get("counter", 0))
-                yield sequence, record.kind, body
+        """The genome's events; where some were pruned, the live summary in place of those up to it.
+
+        Every event is followed by a summary at once, so pruning after it takes no other event.
+        """
+        live = {each.path: each.sequence for each in self.ledger.live()}
+        expected, passing_over = 0, False
+        for record in self.ledger.records(0):
+            if record.sequence != expected:
+                if SUMMARY not in live:
+                    raise BrainError(
+                        "the records that say which genome is in use were pruned: restore the "
+                        "stream genome_sync from its backup (brainos ledger restore)",
+                        ErrorCode.UNAVAILABLE,
+                    )
+                passing_over = record.sequence <= live[SUMMARY]
+            expected = record.sequence + 1
+            if record.erased or not record.kind.startswith(("genome", "put")):
+                continue
+            body = json.loads(record.body)
+            self._counter = max(self._counter, body.get("counter", 0))
+            if record.kind != "put" and not passing_over:
+                yield record.sequence, record.kind, body
+            elif passing_over and record.sequence == live[SUMMARY]:
+                passing_over = False
+                yield record.sequence, SUMMARY, body
+
+    def _keep(self, summary: Mapping[str, Any]) -> None:
+        try:
+            self.ledger.put(SUMMARY, summary)
+        except BrainError as error:  # the event is there, and the next start sums up again
+            self.get_logger().warning(f"the summary of the genomes is not kept: {error}")
 
     # ---------------------------------------------------------------- doors
 
@@ -247,6 +272,7 @@ class GenomeSyncNode(BrainNode):
             entry, genome = self._lineage.active, self._lineage.genome
             counter = self._counter + 1
             self.record("genome", {"counter": counter, "published": entry.genome_hash})
+            self.ledger.put("counter", {"counter": counter})
             self.ledger.sync()
             self._counter = counter
         signed = register.fleet.sign(

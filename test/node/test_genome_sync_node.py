@@ -11,6 +11,9 @@ from lifecycle_msgs.msg import Transition
 
 from brainos_ros.errors import ErrorCode
 from brainos_ros.genome_sync.node import UPDATED, GenomeSyncNode
+from brainos_ros.ledger import Stream
+from brainos_ros.ledger.backup import back_up
+from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
 
 FITNESS = """
@@ -85,6 +88,38 @@ def test_a_generation_improves_and_survives_a_restart(graph) -> None:
     start(graph)
     assert status(graph).active == reply.generation
     assert [entry.genome_hash for entry in history(graph)] == [reply.generation.genome_hash, first]
+
+
+def prune_all(graph) -> None:
+    with Stream.open(graph.home / "ledger", "genome_sync", segment_bytes=2048) as stream:
+        for n in range(60):
+            stream.event("note", {"n": n})
+        stream.checkpoint()
+        back_up(stream.path, graph.home / "copy")
+        assert prune(stream, -1.0, graph.home / "copy")
+
+
+def test_pruning_does_not_change_the_genome_in_use(graph) -> None:
+    node = start(graph)
+    graph.stop(node)
+    prune_all(graph)
+    node = start(graph)
+    assert evolve(graph, seed=5, candidates=16).improved
+    assert rollback(graph).success
+    assert evolve(graph, seed=6, candidates=16).improved
+    before = history(graph)
+    graph.stop(node)
+    prune_all(graph)
+    start(graph)
+    assert status(graph).active == before[0]
+    assert history(graph) == before
+
+
+def test_a_pruned_stream_without_a_summary_is_refused_with_the_remedy(graph) -> None:
+    prune_all(graph)
+    node = start(graph, state="inactive")
+    assert not graph.change_state(node.get_name(), Transition.TRANSITION_ACTIVATE)
+    assert "brainos ledger restore" in node._last_failure
 
 
 def test_what_is_not_better_is_not_used(graph) -> None:

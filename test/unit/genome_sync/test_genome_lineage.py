@@ -7,7 +7,7 @@ import pytest
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.evolution import Generation, Strategy
 from brainos_ros.genome_sync.genome import Genome, scalar
-from brainos_ros.genome_sync.lineage import Lineage
+from brainos_ros.genome_sync.lineage import SUMMARY, Lineage
 
 
 def genome(value: float) -> Genome:
@@ -59,6 +59,24 @@ def test_a_restart_brings_back_everything(tmp_path, stream) -> None:
     assert again.entries == lineage.entries
     assert again.genome.hash == genome(0.7).hash
     assert (again.active.generation, again.active.fitness_score) == (2, 0.75)
+    assert again.strategy(4).to_json() == lineage.strategy(4).to_json()
+
+
+def test_a_summary_is_enough_to_go_on(tmp_path, stream) -> None:
+    kept: list[str] = []
+    lineage = Lineage(tmp_path, stream.record, lambda body: kept.append(json.dumps(body)))
+    lineage.restore(stream.read(), genome(0.5), 1)
+    for step in range(120):
+        lineage.evolved(better(0.6 + step / 1000), step, 2)
+    bad = lineage.active.genome_hash
+    lineage.rollback("", "it drove into a shelf", 3)
+    lineage.evolved(Generation(lineage.genome, Strategy.fresh(1, 2), False, 0.7, 0.7, 4), 9, 4)
+    again = Lineage(tmp_path, stream.record)
+    again.restore([(0, SUMMARY, json.loads(kept[-1]))], genome(0.1), 5)
+    assert again.active == lineage.active
+    assert again.genome.hash == lineage.genome.hash
+    assert again.entries == lineage.entries[-100:]
+    assert again.barred == {bad}
     assert again.strategy(4).to_json() == lineage.strategy(4).to_json()
 
 
