@@ -238,7 +238,9 @@ class World:
             raise BrainError(
                 f"event_type is {observation.event_type!r} but data and pose are empty"
             )
-        return Event("observation", {"observation": observation.to_json()})
+        held = self.entities.get(target)
+        known = [held.entity_type, held.ttl] if held else None
+        return Event("observation", {"observation": observation.to_json(), "held": known})
 
     def _check_room(self) -> None:
         if len(self.entities) >= self.max_entities:
@@ -264,7 +266,8 @@ class World:
             case "relation":
                 self._relate(Relation(*body["relation"]))
             case "observation":
-                self._observe(Observation.from_json(body["observation"]))
+                seen = Observation.from_json(body["observation"])
+                self._observe(seen, *(body.get("held") or (seen.target_entity_type, seen.ttl)))
 
     def expire(self, now: int) -> bool:
         """Drop what has run out: facts, and entities not observed for their ttl. True if any."""
@@ -361,7 +364,8 @@ class World:
                 self._links[end].discard(relation)
                 self._touch(end)
 
-    def _observe(self, seen: Observation) -> None:
+    def _observe(self, seen: Observation, entity_type: str, ttl: int) -> None:
+        """What was seen of an entity of this type and ttl, which may be missing in a replay."""
         self.remember(seen.observation_id)
         target = seen.target_entity_id
         held = self.entities.get(target)
@@ -369,8 +373,7 @@ class World:
             self._remove(target)
             return
         if held is None:
-            held = Entity.new(seen.target_entity_type or "unknown", seen.stamp, target)
-            held = replace(held, ttl=seen.ttl)
+            held = Entity.new(entity_type or "unknown", seen.stamp, target, ttl=ttl)
         until = seen.stamp + seen.ttl if seen.ttl else None
         facts = dict(held.facts)
         for key, value in seen.data.items():

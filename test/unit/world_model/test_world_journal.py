@@ -114,6 +114,17 @@ def test_live_entities_are_never_written(tmp_path) -> None:
     assert "p1" not in start(tmp_path, stream).world.entities
 
 
+def test_what_was_observed_of_a_live_person_does_not_outlive_them(tmp_path) -> None:
+    stream = Stream()
+    journal = start(tmp_path, stream)
+    journal.live(Entity.new("person", S, "person_3", ttl=2 * S))
+    journal.observe(Observation.checked("attribute", "person_3", S, data={"name": "Eve"}), S)
+    again = start(tmp_path, stream, 2 * S).world.get("person_3")
+    assert (again.entity_type, again.ttl) == ("person", 2 * S)
+    assert again.attributes == {"name": "Eve"}
+    assert "person_3" not in start(tmp_path, stream, 4 * S).world.entities
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', '{"format": 1, "sequence": 99}'])
 def test_a_bad_checkpoint_costs_nothing_but_time(tmp_path, damage: str) -> None:
     stream = Stream()
