@@ -28,7 +28,7 @@ SECOND = 1_000_000_000
 MARKER_PERIOD_NS = SECOND // 2
 SCAN_HOLDS_NS = 10 * SECOND
 FLUSH_PERIOD_S = 1.0
-APPROVALS_DEADLINE_S = 0.2
+APPROVALS_PERIOD_S = 1.0
 BUSY = (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_CANCELING)
 
 
@@ -93,7 +93,12 @@ class WorldModelNode(BrainNode):
             self._on_goals,
             qos_profile_action_status_default,
         )
-        self._approvals = self.outgoing.client(srv.ListPending, "conscience/list_pending")
+        self._approvals = self.create_client(
+            srv.ListPending, "conscience/list_pending", qos_profile=qos.SERVICE
+        )
+        self._asked: Any = None
+        self._pending: int | None = None
+        self.every(APPROVALS_PERIOD_S, self._ask_for_approvals)
         self.every(self.settings["sense_period_s"], self._look)
         self.every(FLUSH_PERIOD_S, lambda: self._journal.flush(self._now()))
         self._look()
@@ -204,15 +209,27 @@ class WorldModelNode(BrainNode):
         snapshot = self._journal.world.snapshot(request.entity_types, request.since_version)
         messages.fill_snapshot(response, snapshot, now)
         response.active_decisions = self._goals
-        try:
-            if self._approvals.service_is_ready():
-                pending = self.outgoing.call(
-                    self._approvals, srv.ListPending.Request(), APPROVALS_DEADLINE_S
-                )
-                response.pending_approvals = len(pending.pending)
-        except BrainError as error:
-            response.message = f"pending approvals are not counted: {error}"
+        if self._pending is None:
+            response.message = "pending approvals are not counted: the conscience did not answer"
+        else:
+            response.pending_approvals = self._pending
         return response
+
+    def _ask_for_approvals(self) -> None:
+        """Ask how many wait, and do not wait for the answer."""
+        if self._asked:
+            self._approvals.remove_pending_request(self._asked)
+            self._asked = self._pending = None
+        if self._approvals.service_is_ready():
+            self._asked = self._approvals.call_async(srv.ListPending.Request())
+            self._asked.add_done_callback(self._count_approvals)
+        else:
+            self._pending = None
+
+    def _count_approvals(self, answered: Any) -> None:
+        if answered is self._asked:
+            reply, self._asked = answered.result(), None
+            self._pending = len(reply.pending) if reply.success else None
 
     def _impact(self, request: Any, response: Any) -> Any:
         self._fresh()

@@ -4,6 +4,7 @@ import math
 import time
 
 import pytest
+import rclpy
 from brainos_msgs import msg, srv
 from geometry_msgs.msg import Point, Vector3
 from nav_msgs.msg import Odometry
@@ -16,7 +17,7 @@ from brainos_ros.ledger import Stream
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
-from brainos_ros.world_model.node import WorldModelNode
+from brainos_ros.world_model.node import APPROVALS_PERIOD_S, WorldModelNode
 
 DEADLINE_S = 10.0
 
@@ -115,6 +116,43 @@ def test_snapshot_since_a_version_and_impact(graph) -> None:
     request = srv.GetImpact.Request(entity_id="base")
     impact = graph.call(srv.GetImpact, "world_model/get_impact", request)
     assert list(zip(impact.entity_ids, impact.depths, strict=True)) == [("lidar", 1), ("dock", 2)]
+
+
+def until_counted(graph, count: int):
+    end = time.monotonic() + DEADLINE_S
+    while (counted := snapshot(graph)).message or counted.pending_approvals != count:
+        assert time.monotonic() < end, counted.message
+        time.sleep(0.01)
+
+
+def test_a_conscience_that_is_silent_holds_nobody_up(graph) -> None:
+    node = graph.start(WorldModelNode)
+    assert snapshot(graph).message
+    pending = [msg.PendingApproval()] * 2
+
+    def answer(_, response):
+        response.success, response.pending = True, pending
+        return response
+
+    name = "conscience/list_pending"
+    service = graph.tester.create_service(srv.ListPending, name, answer, qos_profile=qos.SERVICE)
+    until_counted(graph, 2)
+    pending.pop()
+    until_counted(graph, 1)
+    graph.tester.destroy_service(service)
+    mute = rclpy.create_node("mute")
+    mute.create_service(srv.ListPending, name, answer, qos_profile=qos.SERVICE)
+    while not node._approvals.service_is_ready():
+        time.sleep(0.002)
+    took = []
+    end = time.monotonic() + 2.5 * APPROVALS_PERIOD_S
+    while (began := time.monotonic()) < end:
+        said = snapshot(graph).message
+        took.append(time.monotonic() - began)
+    assert "not counted" in said
+    assert sorted(took)[len(took) // 2] < 0.1
+    assert snapshot(graph).success
+    mute.destroy_node()
 
 
 def test_list_filters_by_attribute(graph) -> None:
