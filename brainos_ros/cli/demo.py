@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import rclpy
 import yaml
@@ -21,17 +22,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from brainos_ros.cli import demo_live
+from brainos_ros.cli import demo_live, up
 from brainos_ros.cli.demo_work import PROBES, Facts, Work
 from brainos_ros.conscience.credentials import provision
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import verify
+from brainos_ros.memory.audit import verify_streams
 from brainos_ros.robots.picture import render_top_view
 from brainos_ros.robots.simulation import build
 from brainos_ros.ros import discovery
 
 START_S = 60.0
-STOP_S = 20.0
+STOP_S = up.STOP_S + 10.0  # it ends the driver as well
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
     provision(home, "demo", home.parent / f"{home.name}-keys")
     console = Console()
     discovery.prepare()
+    for number in _ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
+            signal.signal(number, _leave)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     began = time.monotonic()
     with _brain(home, people, args) as brain:
@@ -89,6 +93,16 @@ def run(args: argparse.Namespace) -> int:
     console.print(_table(report))
     good = report["contacts_while_moving"] == 0
     return 0 if good and report["records_written"] == report["records_verified"] else 1
+
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    """End as usual, once: the brain runs in a session of its own and would stay."""
+    for each in _ENDINGS:
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
@@ -162,7 +176,7 @@ def _kill(work: Work, role: str) -> None:
 
 
 def _report(facts: Facts, home: Path) -> dict[str, Any]:
-    streams = {path.name: verify(path) for path in sorted((home / "ledger").iterdir())}
+    streams = {report.stream: report for report in verify_streams(home / "ledger")}
     latencies = sorted(facts.decide_ms)
     truth = facts.truth
     if truth is None:

@@ -21,6 +21,17 @@ nodes:
 """
 
 
+def wait_for(holds: Callable[[], Any], text: Callable[[], str]) -> Any:
+    """Wait for what other processes do; nothing tells this one of it."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        found = holds()
+        if found:
+            return found
+        select.select([], [], [], 0.02)
+    raise AssertionError(f"it never held; the brain said:\n{text()}")
+
+
 class Brain:
     """`brainos up` on a robot file of its own, which lies with its log in `place`."""
 
@@ -37,14 +48,7 @@ class Brain:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, holds: Callable[[], Any]) -> Any:
-        """Wait for what other processes do; nothing tells this one of it."""
-        deadline = time.monotonic() + LIMIT_S
-        while time.monotonic() < deadline:
-            found = holds()
-            if found:
-                return found
-            select.select([], [], [], 0.02)
-        raise AssertionError(f"it never held; the brain said:\n{self.text()}")
+        return wait_for(holds, self.text)
 
     def said(self, text: str, times: int = 1) -> None:
         self.wait_for(lambda: self.text().count(text) >= times)
