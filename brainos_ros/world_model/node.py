@@ -27,8 +27,7 @@ from brainos_ros.world_model.journal import KINDS, Journal
 SECOND = 1_000_000_000
 MARKER_PERIOD_NS = SECOND // 2
 SCAN_HOLDS_NS = 10 * SECOND
-FLUSH_PERIOD_S = 1.0
-APPROVALS_PERIOD_S = 1.0
+UPKEEP_PERIOD_S = 1.0
 BUSY = (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_CANCELING)
 
 
@@ -93,14 +92,11 @@ class WorldModelNode(BrainNode):
             self._on_goals,
             qos_profile_action_status_default,
         )
-        self._approvals = self.create_client(
-            srv.ListPending, "conscience/list_pending", qos_profile=qos.SERVICE
-        )
+        self._approvals = self.outgoing.client(srv.ListPending, "conscience/list_pending")
         self._asked: Any = None
         self._pending: int | None = None
-        self.every(APPROVALS_PERIOD_S, self._ask_for_approvals)
         self.every(self.settings["sense_period_s"], self._look)
-        self.every(FLUSH_PERIOD_S, lambda: self._journal.flush(self._now()))
+        self.every(UPKEEP_PERIOD_S, self._keep_up)
         self._look()
 
     def deactivate(self) -> None:
@@ -215,11 +211,13 @@ class WorldModelNode(BrainNode):
             response.pending_approvals = self._pending
         return response
 
-    def _ask_for_approvals(self) -> None:
-        """Ask how many wait, and do not wait for the answer."""
-        if self._asked:
-            self._approvals.remove_pending_request(self._asked)
-            self._asked = self._pending = None
+    def _keep_up(self) -> None:
+        """Record what streamed in; ask how many approvals wait, and do not wait for the answer."""
+        self._journal.flush(self._now())
+        unanswered, self._asked = self._asked, None
+        if unanswered:
+            self._approvals.remove_pending_request(unanswered)
+            self._pending = None
         if self._approvals.service_is_ready():
             self._asked = self._approvals.call_async(srv.ListPending.Request())
             self._asked.add_done_callback(self._count_approvals)

@@ -17,7 +17,7 @@ from brainos_ros.ledger import Stream
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
-from brainos_ros.world_model.node import APPROVALS_PERIOD_S, WorldModelNode
+from brainos_ros.world_model.node import UPKEEP_PERIOD_S, WorldModelNode
 
 DEADLINE_S = 10.0
 
@@ -145,7 +145,7 @@ def test_a_conscience_that_is_silent_holds_nobody_up(graph) -> None:
     while not node._approvals.service_is_ready():
         time.sleep(0.002)
     took = []
-    end = time.monotonic() + 2.5 * APPROVALS_PERIOD_S
+    end = time.monotonic() + 2.5 * UPKEEP_PERIOD_S
     while (began := time.monotonic()) < end:
         said = snapshot(graph).message
         took.append(time.monotonic() - began)
