@@ -1,6 +1,7 @@
 """A robot's brain: `ros2 launch brainos_ros brainos.launch.py robot:=sim`.
 
-Runs `brainos up`, which keeps the watchdog up, which starts and drives the nodes.
+Runs `brainos up`, which keeps the watchdog up, which starts and drives the nodes. Dead, it is
+started again; what it refuses (a wrong robot file or parameter) ends the launch.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ ARGUMENTS = {
     "home": ("", "state directory (default: ~/.ros/brainos/ROBOT)"),
     "driver": ("true", "start the driver the robot file names, if it names one"),
 }
+REFUSED = 2  # exit code of `brainos up`
 
 
 def _up(context: Any) -> list[Any]:
@@ -42,7 +44,13 @@ def _up(context: Any) -> list[Any]:
     return [ExecuteProcess(
         cmd=[ExecutableInPackage(package="brainos_ros", executable="brainos"), *command],
         name="brainos", output="screen", emulate_tty=True, respawn=True, respawn_delay=1.0,
-        sigterm_timeout="5", sigkill_timeout="30")]
+        on_exit=_end_if_refused, sigterm_timeout="5", sigkill_timeout="30")]
+
+
+def _end_if_refused(event: Any, _: Any) -> list[Any]:
+    from launch.actions import Shutdown
+
+    return [Shutdown(reason="brainos up refused")] if event.returncode == REFUSED else []
 
 
 def generate_launch_description() -> Any:

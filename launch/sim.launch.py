@@ -1,6 +1,7 @@
 """The brain and the simulated robot: `ros2 launch brainos_ros sim.launch.py`.
 
-All arguments of brainos.launch.py, and `people_file` with `people_time_step_s`.
+All arguments of brainos.launch.py, and `people_file` with `people_time_step_s`. As in `brainos up`,
+what `params_file` says goes for the simulator too.
 """
 
 from pathlib import Path
@@ -16,12 +17,16 @@ def _robot(context: Any) -> list[Any]:
 
     given = context.launch_configurations
     robot = robot_file.load(given["robot"])
-    people = {"people_file": given["people_file"],
-              "people_time_step_s": float(given["people_time_step_s"])}
     driver = robot.driver.parameters if robot.driver else {}
+    parameters: list[Any] = [{**robot.shared_parameters(), **driver}]
+    if given["params_file"]:
+        parameters.append(given["params_file"])
+    if given["people_file"]:
+        parameters.append({"people_file": given["people_file"],
+                           "people_time_step_s": float(given["people_time_step_s"])})
     simulated = Node(
         package="brainos_ros", executable="sim_robot", namespace=given["namespace"],
-        output="screen", parameters=[{**robot.shared_parameters(), **driver, **people}],
+        output="screen", parameters=parameters,
         arguments=["--ros-args", "--log-level", given["log_level"]])
     brain = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(Path(__file__).parent / "brainos.launch.py")),

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -33,23 +34,61 @@ def test_nothing_breaks_where_launch_is_missing(
     assert callable(run_path(str(file))["generate_launch_description"])
 
 
+def launched(file: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """A launch file in a process of its own; skips where launch is not installed."""
+    pytest.importorskip("launch_ros", reason="launch is not installed")
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if not any((Path(p) / "lib/brainos_ros/brainos").exists() for p in prefixes if p):
+        pytest.skip("brainos_ros is not installed in this environment")
+    return subprocess.Popen([sys.executable, "-c", RUN, str(LAUNCH / file), *arguments],
+                            start_new_session=True)
+
+
+def ended(launch: "subprocess.Popen[bytes]") -> int:
+    try:
+        return launch.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(launch.pid, signal.SIGKILL)
+        raise
+
+
+@pytest.mark.parametrize("file", ["brainos.launch.py", "sim.launch.py"])
+def test_a_refusal_ends_the_launch(tmp_path: Path, file: str) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("/**:\n  ros__parameters:\n    heartbeat_period_s: -1.0\n")
+    launch = launched(file, f"home:={tmp_path}", f"params_file:={wrong}")
+    ended(launch)
+    assert not commands_with(tmp_path), "everything ended"
+
+
+def test_the_parameter_file_reaches_the_simulator(tmp_path: Path) -> None:
+    given = tmp_path / "given.yaml"
+    given.write_text("/**/sim_robot:\n  ros__parameters:\n    people_time_step_s: 0.5\n")
+    launch = launched("sim.launch.py", f"home:={tmp_path}", f"params_file:={given}")
+    until = time.monotonic() + START_S
+    try:
+        while not all(
+            any(name in command for command in commands_with(given))
+            for name in ("sim_robot", "watchdog.node")
+        ):
+            assert time.monotonic() < until, commands_with(given)
+            time.sleep(0.02)
+    finally:
+        launch.send_signal(signal.SIGINT)
+        ended(launch)
+
+
 @pytest.mark.parametrize("composed", ["false", "true"])
 def test_launch_brings_a_brain_up_and_takes_it_down(tmp_path: Path, composed: str) -> None:
-    pytest.importorskip("launch_ros", reason="launch is not installed")
     rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
     from brainos_msgs.msg import ServiceLevel
 
     from brainos_ros.robot_file import load
     from brainos_ros.ros import qos
 
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    if not any((Path(p) / "lib/brainos_ros/brainos").exists() for p in prefixes if p):
-        pytest.skip("brainos_ros is not installed in this environment")
     assert load("sim").nodes
-    launched = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(LAUNCH / "brainos.launch.py"), f"home:={tmp_path}",
-         "driver:=false", "namespace:=r1", f"use_composition:={composed}"],
-        start_new_session=True)
+    launch = launched("brainos.launch.py", f"home:={tmp_path}", "driver:=false", "namespace:=r1",
+                      f"use_composition:={composed}")
     rclpy.init()
     try:
         node = rclpy.create_node("listener", namespace="r1")
@@ -65,23 +104,20 @@ def test_launch_brings_a_brain_up_and_takes_it_down(tmp_path: Path, composed: st
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
-        launched.send_signal(signal.SIGINT)
-        try:
-            code = launched.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(launched.pid, signal.SIGKILL)
-            raise
+        launch.send_signal(signal.SIGINT)
+        code = ended(launch)
     assert code == 0
-    assert not list(pids_of(tmp_path)), "everything ended"
+    assert not commands_with(tmp_path), "everything ended"
 
 
-def pids_of(home: Path) -> list[int]:
-    """Processes with this home on their command line."""
+def commands_with(path: Path) -> list[str]:
+    """Command lines of processes that name this path."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and str(home) in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
+            command = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
         except OSError:
             continue
+        if str(path) in command:
+            found.append(command)
     return found
