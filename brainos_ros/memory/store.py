@@ -159,7 +159,7 @@ class Store:
 
         Done when the iterator ends; each step takes some hundredths of a second.
         """
-        pages = -MERGE_PAGES  # negative begins to merge everything there is; FTS5, section 6.9
+        pages = -MERGE_PAGES  # negative: begin to merge all there is (FTS5, "merge" command)
         while self._merge(pages):
             yield
             pages = MERGE_PAGES
