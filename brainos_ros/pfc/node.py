@@ -7,15 +7,16 @@ repeated.
 import json
 import math
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from action_msgs.srv import CancelGoal
 from brainos_msgs.msg import Attribute, Episode, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
 from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from rclpy.serialization import deserialize_message, serialize_message
+from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.acting.node import Acting, arguments
@@ -32,7 +33,7 @@ from brainos_ros.ros.parameters import Parameter
 from brainos_ros.shipped import shipped
 
 SETTLE_S = 0.5
-ANSWER_S = 5.0
+ANSWER_S = 0.1  # the loop waits meanwhile
 
 
 class PfcNode(BrainNode):
@@ -68,6 +69,8 @@ class PfcNode(BrainNode):
         self._engine = Engine(constraints, self.store.learning())
         self._asking = self._owned(Inline(self), Inline.close)
         self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
+        self._cancel = self._asking.client(CancelGoal, "execute/_action/cancel_goal")
+        self._write = self._asking.client(WriteEpisode, "memory/write")
         self.observed: dict[str, Any] = {}
         self.level = ServiceLevel.ONLINE
         self._acting: Acting | None = None
@@ -89,8 +92,6 @@ class PfcNode(BrainNode):
             self._acting.destroy()
         self._acting = Acting(self, interrupted)
         self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
-        self._memory = self.create_client(WriteEpisode, "memory/write", qos_profile=qos.SERVICE)
-        self._settling_until = 0.0
         self.every(0.1, self._tick)
         self.every(SETTLE_S, self._settle)
         self.door(Decide, "pfc/decide", self._decide)
@@ -217,28 +218,37 @@ class PfcNode(BrainNode):
                 f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
             )
 
+    def cancel(self, goals: Sequence[UUID]) -> bool:
+        """Cancel orders that an earlier process gave the robot; False if it does not answer."""
+        for goal_id in goals:
+            request = CancelGoal.Request()
+            request.goal_info.goal_id = goal_id
+            try:
+                self._asking.call(self._cancel, request, ANSWER_S)
+            except BrainError:
+                return False
+        return True
+
     def tell(self, episode: Episode) -> None:
         """Publish an episode of its own, and see to it that the memory gets it, now or later."""
         self.store.owe(episode.episode_id, serialize_message(episode))
         self._episodes.publish(episode)
 
     def _settle(self) -> None:
-        now = time.monotonic()
         owed = self.store.owed()
-        if owed is None or now < self._settling_until or not self._memory.service_is_ready():
+        if owed is None or not self._write.service_is_ready():
             return
-        self._settling_until = now + ANSWER_S
         episode_id, packed = owed
         request = WriteEpisode.Request(episode=deserialize_message(packed, Episode))
-        self._memory.call_async(request).add_done_callback(partial(self._settled, episode_id))
-
-    def _settled(self, episode_id: str, answer: Any) -> None:
-        reply, self._settling_until = answer.result(), 0.0
-        if reply.success:
-            self.store.settle(episode_id)
-        elif reply.error_code in (ErrorCode.INVALID_ARGUMENT, ErrorCode.ALREADY_EXISTS):
+        try:
+            reply = self._asking.call(self._write, request, ANSWER_S)
+        except BrainError:
+            return  # it is tried again
+        if reply.error_code in (ErrorCode.INVALID_ARGUMENT, ErrorCode.ALREADY_EXISTS):
             self.get_logger().warning(f"the memory will not have an episode: {reply.message}")
-            self.store.settle(episode_id)
+        elif not reply.success:
+            return
+        self.store.settle(episode_id)
 
     def record_pursuit(self, decision_id: str, phase: str) -> None:
         self.record("pursuit", {"decision_id": decision_id, "phase": phase})

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from action_msgs.srv import CancelGoal
 from brainos_msgs.action import Execute, Pursue
 from brainos_msgs.msg import Attribute, Episode, ServiceLevel
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
@@ -39,7 +38,6 @@ class Acting:
         self._pursuit: Pursuit | None = None
         self._open = True
         self._robot = ActionClient(brain, Execute, "execute")
-        self._cancels = brain.create_client(CancelGoal, "execute/_action/cancel_goal")
         self._server = ActionServer(
             brain,
             Pursue,
@@ -78,12 +76,10 @@ class Acting:
 
     def check_time(self) -> None:
         """To be called now and then: ends what takes too long, and what a crash left behind."""
-        if self._interrupted and self._cancels.service_is_ready():
-            for decision_id in self._interrupted:
-                request = CancelGoal.Request()
-                request.goal_info.goal_id = _goal_id(decision_id)
-                self._cancels.call_async(request)
-            self._interrupted = ()
+        if self._interrupted and self._robot.server_is_ready():
+            goals = [_goal_id(decision_id) for decision_id in self._interrupted]
+            if self._brain.cancel(goals):
+                self._interrupted = ()
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
 
