@@ -53,7 +53,7 @@ class WatchdogNode(BrainNode):
         super().__init__(**node_arguments)
         self._robot = robot_file.load(self.settings["robot_file"])
         self._notifier = Notifier()
-        self._strangers: set[int] = set()
+        self._pids: set[int] = set()  # that were heard, of supervised processes or not
         self._loads: dict[str, report.Load] = {}
         self._clients_by_node: dict[str, tuple[int, Client]] = {}
         self._beat.period_s = BEAT_S
@@ -191,8 +191,10 @@ class WatchdogNode(BrainNode):
     def _hear(self, beat: Heartbeat, now: float) -> None:
         name = beat.node.rpartition("/")[2]
         known = self._keeper.hear(name, beat.pid, beat.state, now)
-        if not known and beat.pid not in self._strangers:
-            self._strangers.add(beat.pid)
+        if beat.pid in self._pids:
+            return
+        self._pids.add(beat.pid)
+        if not known:
             self.get_logger().warning(f"{beat.node} (pid {beat.pid}) beats and is not supervised")
 
     def _see(self, role: str, topic: str, message: Any) -> None:

@@ -1,5 +1,8 @@
 """The base node: what every node of the brain can rely on, whatever its room does."""
 
+import itertools
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -152,6 +155,29 @@ def test_heartbeats_come_from_construction_on(graph) -> None:
     graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
     active = beats.wait_for(lambda beat: beat.state == 3)
     assert active.sequence > first.sequence
+
+
+class Slow(Sample):
+    """Takes its time to activate, and makes timers in it."""
+
+    def activate(self) -> None:
+        time.sleep(0.3)
+        for _ in range(5):
+            self.every(10.0, lambda: None)
+
+
+def test_heartbeats_go_on_at_once_after_a_slow_activation(graph) -> None:
+    slow = graph.start(Slow, "inactive")
+    beats: list[float] = []
+    send = slow._heartbeats.publish
+    slow._heartbeats.publish = lambda beat: (send(beat), beats.append(time.monotonic()))
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    active = time.monotonic()
+    wait = threading.Event()
+    while time.monotonic() < active + 1.0:
+        wait.wait(0.05)
+    times = [active, *(at for at in beats if at > active)]
+    assert max(after - before for before, after in itertools.pairwise(times)) < 0.2
 
 
 def test_a_record_is_in_the_ledger(graph) -> None:
