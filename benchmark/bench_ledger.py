@@ -257,7 +257,7 @@ def proving(path: Path, bodies: list[bytes], chance: random.Random) -> list[Figu
     tiles.close()
     with Stream.open(path.parent, "million") as stream:
         key = stream.public_key
-    bare = Ed25519PublicKey.from_public_bytes(b64decode(key.rpartition("+")[2])[1:])
+    bare = Ed25519PublicKey.from_public_bytes(b64decode(key.split("+", 2)[2])[1:])
     plain = verifier_without_nacl()
     bundles = [prove(path, number) for number in chance.sample(range(MILLION), 500)]
     notes = [bundle["checkpoint"].partition("\n\n") for bundle in bundles]
