@@ -118,7 +118,8 @@ class GenomeSyncNode(BrainNode):
                 if SUMMARY not in live:
                     raise BrainError(
                         "the records that say which genome is in use were pruned: restore the "
-                        "stream genome_sync from its backup (brainos ledger restore)",
+                        "stream genome_sync from its backup "
+                        "(brainos ledger backup genome_sync DIRECTORY --restore)",
                         ErrorCode.UNAVAILABLE,
                     )
                 passing_over = record.sequence <= live[SUMMARY]
