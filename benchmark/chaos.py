@@ -110,8 +110,9 @@ class Run:
 
     def _held_from(self, began: float) -> None:
         """Silent watchdog: from 300 ms on until it beats again the command must be zero."""
-        back = min(body["at_s"] for kind, body in trials.events(self.home)
-                   if kind == "adopted" and body["at_s"] > began)
+        back = min(trials.wait_until(lambda: [
+            body["at_s"] for kind, body in trials.events(self.home)
+            if kind == "adopted" and body["at_s"] > began]))
         moved = [at for at, size in list(self.observer.commands)
                  if began + 0.3 < at < back and size != 0.0]
         if moved:
@@ -157,7 +158,8 @@ def main() -> int:
         except RuntimeError as error:
             run.problems.append(f"after {len(done)} faults: {error}")
             print(run.brain.log.read_text(errors="replace")[-4000:], file=sys.stderr)
-        streams = run.close()
+        finally:
+            streams = run.close()
     report = {"seed": args.seed, "minutes": args.minutes, "faults": done, "streams": streams,
               "problems": run.problems}
     if args.report:
