@@ -2,20 +2,21 @@
 
 A stream's tree only ever grows, so it is kept as a mountain range: the complete subtrees
 ("peaks") of the leaves so far, largest first. Bagging the peaks from the right gives the very
-Merkle Tree Hash of RFC 6962 section 2.1. Nodes are kept at every fourth height ("tiles" of 16);
+Merkle Tree Hash of RFC 6962 section 2.1. Nodes are kept at every third height ("tiles" of 8);
 the heights between are computed when they are needed.
 """
 
 from collections.abc import Callable
 from hashlib import sha256
 
-TILE_HEIGHT = 4
+TILE_HEIGHT = 3
 TILE_WIDTH = 1 << TILE_HEIGHT
 HASH_SIZE = 32
+TILE_SIZE = TILE_WIDTH * HASH_SIZE
 EMPTY_ROOT = sha256(b"").digest()
 
 #: `run(level, start, count)`: `count` concatenated hashes from `start` on, of the complete
-#: subtrees of 16**level leaves each.
+#: subtrees of 8**level leaves each.
 Run = Callable[[int, int, int], bytes]
 
 
@@ -24,12 +25,15 @@ def leaf_hash(entry: bytes) -> bytes:
     return sha256(b"\x00" + entry).digest()
 
 
-def fold(hashes: list[bytes]) -> bytes:
-    """The root of a complete subtree from its leaves; their number must be a power of two."""
-    while len(hashes) > 1:
-        pairs = iter(hashes)
-        hashes = [sha256(b"\x01" + a + b).digest() for a, b in zip(pairs, pairs, strict=True)]
-    return hashes[0]
+def fold(hashes: bytes) -> bytes:
+    """The root of a complete subtree from its concatenated leaves, a power of two of them."""
+    size = len(hashes)
+    if size == 2 * HASH_SIZE:
+        return sha256(b"\x01" + hashes).digest()
+    if size == HASH_SIZE:
+        return hashes
+    size //= 2
+    return sha256(b"\x01" + fold(hashes[:size]) + fold(hashes[size:])).digest()
 
 
 def bag(peaks: list[bytes]) -> bytes:
@@ -45,14 +49,13 @@ def bag(peaks: list[bytes]) -> bytes:
 class Mountain:
     """A growing tree: `add` leaf hashes, ask for the `root`.
 
-    `edge[level]` holds the hashes of the complete subtrees of 16**level leaves that do not fill
-    a tile of 16 yet; `fresh[level]` collects every hash made since `take_fresh`,
-    one after the other.
+    Hashes are concatenated. `edge[level]` holds those of the complete subtrees of 8**level leaves
+    that do not fill a tile of 8 yet; `fresh[level]` collects every hash made since `take_fresh`.
     """
 
     def __init__(self) -> None:
         self.size = 0
-        self.edge: list[list[bytes]] = [[]]
+        self.edge: list[bytes] = [b""]
         self.fresh: list[bytearray] = [bytearray()]
 
     @classmethod
@@ -64,7 +67,7 @@ class Mountain:
         level, count = 0, size
         while count or level == 0:
             start = count - count % TILE_WIDTH
-            mountain.edge.append(split(run(level, start, count - start)))
+            mountain.edge.append(run(level, start, count - start))
             count //= TILE_WIDTH
             level += 1
         mountain.fresh = [bytearray() for _ in mountain.edge]
@@ -74,48 +77,43 @@ class Mountain:
         """Append one leaf hash."""
         self.size += 1
         self.fresh[0] += leaf
-        edge = self.edge[0]
-        edge.append(leaf)
-        if len(edge) == TILE_WIDTH:
+        edge = self.edge[0] = self.edge[0] + leaf
+        if len(edge) == TILE_SIZE:
             self._close_tile()
 
-    def extend(self, leaves: list[bytes]) -> None:
-        """Append leaf hashes; the same as `add` for each."""
-        self.size += len(leaves)
-        self.fresh[0] += b"".join(leaves)
-        edge = self.edge[0]
-        start = TILE_WIDTH - len(edge)
-        edge += leaves[:start]
-        if len(edge) < TILE_WIDTH:
-            return
-        self._close_tile()
-        last = start + (len(leaves) - start) // TILE_WIDTH * TILE_WIDTH
-        for at in range(start, last, TILE_WIDTH):
-            self.edge[0] = leaves[at : at + TILE_WIDTH]
+    def extend(self, leaves: bytes) -> None:
+        """Append concatenated leaf hashes; the same as `add` for each."""
+        self.size += len(leaves) // HASH_SIZE
+        self.fresh[0] += leaves
+        leaves = self.edge[0] + leaves
+        last = len(leaves) - len(leaves) % TILE_SIZE
+        for at in range(0, last, TILE_SIZE):
+            self.edge[0] = leaves[at : at + TILE_SIZE]
             self._close_tile()
         self.edge[0] = leaves[last:]
 
     def _close_tile(self) -> None:
         level = 0
-        while len(self.edge[level]) == TILE_WIDTH:
+        while len(self.edge[level]) == TILE_SIZE:
             node = fold(self.edge[level])
-            self.edge[level] = []
+            self.edge[level] = b""
             level += 1
             if level == len(self.edge):
-                self.edge.append([])
+                self.edge.append(b"")
                 self.fresh.append(bytearray())
-            self.edge[level].append(node)
+            self.edge[level] += node
             self.fresh[level] += node
 
     def peaks(self) -> list[bytes]:
         """The roots of the complete subtrees, largest first."""
         peaks = []
         for hashes in reversed(self.edge):
-            start = 0
-            for width in (8, 4, 2, 1):
-                if len(hashes) & width:
-                    peaks.append(fold(hashes[start : start + width]))
-                    start += width
+            start, size = 0, TILE_SIZE // 2
+            while start < len(hashes):
+                if len(hashes) & size:
+                    peaks.append(fold(hashes[start : start + size]))
+                    start += size
+                size //= 2
         return peaks
 
     def root(self) -> bytes:
@@ -129,15 +127,10 @@ class Mountain:
         return fresh
 
 
-def split(hashes: bytes) -> list[bytes]:
-    """Concatenated hashes as a list."""
-    return [hashes[i : i + HASH_SIZE] for i in range(0, len(hashes), HASH_SIZE)]
-
-
 def subtree(height: int, index: int, run: Run) -> bytes:
     """The root of the `index`-th complete subtree of 2**height leaves."""
     level, above = divmod(height, TILE_HEIGHT)
-    return fold(split(run(level, index << above, 1 << above)))
+    return fold(run(level, index << above, 1 << above))
 
 
 def range_root(start: int, end: int, run: Run) -> bytes:
@@ -162,18 +155,10 @@ def path_in_mountain(index: int, height: int, run: Run) -> list[bytes]:
         size = HASH_SIZE
         for _ in range(steps):
             start = (position ^ 1) * size
-            path.append(_fold_packed(tile[start : start + size]))
+            path.append(fold(tile[start : start + size]))
             position >>= 1
             size *= 2
     return path
-
-
-def _fold_packed(hashes: bytes) -> bytes:
-    """As `fold`, for concatenated hashes."""
-    while len(hashes) > HASH_SIZE:
-        starts = range(0, len(hashes), 2 * HASH_SIZE)
-        hashes = b"".join([sha256(b"\x01" + hashes[i : i + 64]).digest() for i in starts])
-    return hashes
 
 
 def consistency_path(old: int, new: int, run: Run) -> list[bytes]:

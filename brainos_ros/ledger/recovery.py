@@ -16,7 +16,7 @@ from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
-from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root, split
+from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, last_checkpoint
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
@@ -143,7 +143,7 @@ def _check_nodes(start: int, end: int, tiles: Tiles) -> Mountain:
     A power cut may have taken nodes of the segment before the newest. Raises Damage.
     """
     mountain = tiles.mountain(start)
-    mountain.extend(split(tiles.run(0, start, end - start)))
+    mountain.extend(tiles.run(0, start, end - start))
     for level, hashes in enumerate(mountain.take_fresh()):
         count = len(hashes) // HASH_SIZE
         if tiles.stored(level, end // TILE_WIDTH**level - count, count) != hashes:
@@ -175,7 +175,7 @@ def walk_segment(segment: SegmentFile, walk: Walk, stream_id: bytes, tiles: Tile
         if segment.suffix == PRUNED:
             seal = frames.parse(data, frames.SEGMENT_HEADER_SIZE)
             count = seal.sequence - header.first
-            walk.skip(split(tiles.run(0, header.first, count)), seal, len(data))
+            walk.skip(tiles.run(0, header.first, count), seal, len(data))
         else:
             walk.walk(data)
     except Damage as damage:

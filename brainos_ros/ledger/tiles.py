@@ -1,6 +1,6 @@
 """The stored nodes of a stream's tree and the offsets of its records; all derived from the log.
 
-`tiles/<level>` is an array of 32-byte hashes: the roots of the complete subtrees of 16**level
+`tiles/<level>` is an array of 32-byte hashes: the roots of the complete subtrees of 8**level
 leaves, in order, so level 0 holds the leaf hashes. `offsets` is an array of 4-byte offsets, one
 for each record, into the record's segment.
 """

@@ -91,17 +91,17 @@ class Walk:
                 elif form == frames.END:
                     break
                 else:
-                    mountain.extend(leaves)
+                    mountain.extend(b"".join(leaves))
                     leaves = []
                     offset = self._special(frames.parse(data, offset), offset)
                     expected = mountain.size
         finally:
-            mountain.extend(leaves)
+            mountain.extend(b"".join(leaves))
             self.offset = offset
         if data.count(0, offset) != end_of_data - offset:
             raise Damage("bytes that are no frame follow the last frame")
 
-    def skip(self, leaves: list[bytes], seal: Frame, size: int) -> None:
+    def skip(self, leaves: bytes, seal: Frame, size: int) -> None:
         """Walk a pruned segment of `size` bytes: its leaves, then its last seal. Raises Damage."""
         self.mountain.extend(leaves)
         if seal.form != frames.SEAL or self.offset + seal.size != size:

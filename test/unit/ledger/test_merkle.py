@@ -126,7 +126,7 @@ def test_roots_and_proofs_of_random_larger_sizes(seed: int) -> None:
         assert consistent(old, mth(leaves[:old]), n, root, growth)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 31, 64, 65, 100])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 64, 65, 100])
 def test_every_proof_of_small_trees(n: int) -> None:
     leaves = entries(n)
     store = Store(leaves)
@@ -186,6 +186,6 @@ def test_extending_is_adding_each(parts: list[int]) -> None:
         leaves = [leaf_hash(bytes([i])) for i in range(part)]
         for leaf in leaves:
             one.add(leaf)
-        many.extend(leaves)
+        many.extend(b"".join(leaves))
         assert (one.size, one.root(), one.edge) == (many.size, many.root(), many.edge)
     assert one.take_fresh() == many.take_fresh()
