@@ -14,32 +14,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Record, Stream
-from brainos_ros.memory.episodes import TIERS, Episode, complete, split_words
-from brainos_ros.memory.patterns import Pattern, mine
-from brainos_ros.memory.scoring import heat, relevance, worth
+from brainos_ros.memory.episodes import TIERS, Episode, complete
+from brainos_ros.memory.recall import Hit, Question, Recall
+from brainos_ros.memory.scoring import worth
 from brainos_ros.memory.store import Store
 
-CANDIDATES = 200
-MOST_RESULTS = 1000
 EVICT_SHARE = 0.05
 EVICT_BYTES = 1 << 16
 CHOICE = 4
 EXPIRE_MOST = 100
 BREATH_S = 0.001
-MINED_STEPS = 5000
-_FOREVER_NS = 2**63 - 1
 _MANY = 500
 _DONE = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An episode recalled: how well it fits (0 to 1), why, and hot, warm or cold."""
-
-    episode: Episode
-    score: float
-    why: str
-    heat: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,7 @@ def _alone(
 
 
 class Keeper:
-    """Writes, recalls and forgets episodes. `forget` may run on a thread of its own.
+    """Writes, recalls and forgets episodes; `forget` and `retrieve` on threads of their own.
 
     Args:
         path: the SQLite file; deleted, it is built again from the ledger.
@@ -88,6 +74,7 @@ class Keeper:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = Store(path)
+        self.recall = Recall(path)
         self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
         self._recalls = 0
         self._hits: Counter[str] = Counter()
@@ -96,6 +83,7 @@ class Keeper:
 
     @_alone
     def close(self) -> None:
+        self.recall.close()
         self._store.close()
 
     # ---------------------------------------------------------------- writing
@@ -260,63 +248,23 @@ class Keeper:
     def _erase_traces(self) -> None:
         steps = self._store.erase_traces()
         while True:
-            with self._lock:
+            with self.recall.lock, self._lock:
                 if next(steps, _DONE) is _DONE:
                     return
             time.sleep(BREATH_S)  # let the others in
 
     # ---------------------------------------------------------------- recalling
 
-    @_alone
-    def retrieve(
-        self,
-        query: str = "",
-        limit: int = 0,
-        start_ns: int = 0,
-        end_ns: int = 0,
-        filters: Mapping[str, Any] | None = None,
-        min_reward: float = -1.0,
-    ) -> list[Hit]:
-        """Recall what fits, best first. Zero is: limit 10, no start, no end.
-
-        Words that no episode has do not count against any. Raises BrainError on a limit over
-        1000 or a start after the end.
-        """
-        limit = limit or 10
-        if limit > MOST_RESULTS:
-            raise BrainError(f"limit: is {limit}, must be at most {MOST_RESULTS}")
-        end_ns = end_ns or _FOREVER_NS
-        if start_ns > end_ns:
-            raise BrainError("start: is after end")
-        asked = list(dict.fromkeys(split_words(query)))
-        known = [word for word in asked if self._store.known(word)]
-        hits: list[Hit] = []
-        if known or not asked:
-            hits = self._rank(
-                known,
-                self._store.search(
-                    known, start_ns, end_ns, filters or {}, min_reward, max(CANDIDATES, limit)
-                ),
-                limit,
-            )
-        self._recalls += 1
-        self._hits.update({hit.episode.tier for hit in hits})
+    def retrieve(self, question: Question) -> list[Hit]:
+        """Recall what fits, best first, and count it as used. Others may write meanwhile."""
+        now = self._now_ns()
+        found = self.recall.find(question, now)
+        hits = [hit for _, hit in found]
+        with self._lock:
+            self._store.touch([place for place, _ in found], now)
+            self._recalls += 1
+            self._hits.update({hit.episode.tier for hit in hits})
         return hits
-
-    def _rank(
-        self, asked: Sequence[str], rows: Sequence[tuple[int, Episode, int, int, str]], limit: int
-    ) -> list[Hit]:
-        now, scored = self._now_ns(), []
-        for place, episode, hits, used, text in rows:
-            have = set(text.split()) if asked else set()
-            found = [word for word in asked if word in have]
-            score, why = relevance(asked, found, now - episode.stamp_ns, episode.reward)
-            value = worth(now - used, hits, episode.protected)
-            scored.append((place, Hit(episode, score, why, heat(value))))
-        scored.sort(key=lambda each: -each[1].score)
-        best = scored[:limit]
-        self._store.touch([place for place, _ in best], now)
-        return [hit for _, hit in best]
 
     @_alone
     def tiers(self) -> list[Tier]:
@@ -330,14 +278,6 @@ class Keeper:
             )
             for kind, name in TIERS.items()
         ]
-
-    @_alone
-    def patterns(self, limit: int = 0) -> list[Pattern]:
-        """Sequences of actions that keep coming back, most effective first."""
-        limit = limit or 10
-        if limit > MOST_RESULTS:
-            raise BrainError(f"limit: is {limit}, must be at most {MOST_RESULTS}")
-        return mine(self._store.steps(MINED_STEPS))[:limit]
 
     # ---------------------------------------------------------------- the ledger is the truth
 

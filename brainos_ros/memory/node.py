@@ -1,7 +1,8 @@
 """The memory's door to ROS: episodes in and out, and questions to the ledger of the whole brain.
 
 The questions to the ledger walk through all of it, and a purge through the index of all words, so
-they are answered on a thread of their own.
+they are answered on a thread of their own; recalling, which may meet a word that all episodes
+have, on another.
 """
 
 import json
@@ -28,7 +29,8 @@ from brainos_ros.errors import BrainError
 from brainos_ros.ledger import heads, prove
 from brainos_ros.memory.audit import find_stream, statistics, verify_streams
 from brainos_ros.memory.episodes import EPISODIC, SKILL, WORKING, Episode
-from brainos_ros.memory.keeper import Hit, Keeper
+from brainos_ros.memory.keeper import Keeper
+from brainos_ros.memory.recall import Hit, Question
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import (
     attributes_to_dict,
@@ -36,6 +38,7 @@ from brainos_ros.ros.conversions import (
     ns_to_time,
     time_to_ns,
 )
+from brainos_ros.ros.executor import Outgoing
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
@@ -99,9 +102,10 @@ class MemoryNode(BrainNode):
         self.every(HEADS_S, self._gather_heads)
         self.door(WriteEpisode, "memory/write", self._write)
         self.door(WriteEpisodes, "memory/write_batch", self._write_batch)
-        self.door(Retrieve, "memory/retrieve", self._retrieve)
         self.door(GetMemoryStats, "memory/get_stats", self._get_stats)
-        self.door(ListPatterns, "memory/list_patterns", self._list_patterns)
+        recalling = self._owned(Outgoing(self, "recalling"), Outgoing.close)
+        self.slow_door(Retrieve, "memory/retrieve", self._retrieve, recalling)
+        self.slow_door(ListPatterns, "memory/list_patterns", self._list_patterns, recalling)
         self.slow_door(Forget, "memory/forget", self._forget)
         self.slow_door(VerifyAudit, "memory/verify_audit", self._verify_audit)
         self.slow_door(GetAuditStats, "memory/get_audit_stats", self._get_audit_stats)
@@ -139,12 +143,14 @@ class MemoryNode(BrainNode):
     def _retrieve(self, request: Any, response: Any) -> Any:
         started = time.perf_counter()
         hits = self._keeper.retrieve(
-            request.query,
-            request.limit,
-            time_to_ns(request.start),
-            time_to_ns(request.end),
-            attributes_to_dict(request.filters, "filters"),
-            request.min_reward if request.use_min_reward else -1.0,
+            Question(
+                request.query,
+                request.limit,
+                time_to_ns(request.start),
+                time_to_ns(request.end),
+                attributes_to_dict(request.filters, "filters"),
+                request.min_reward if request.use_min_reward else -1.0,
+            )
         )
         response.results = [_hit_to_msg(hit) for hit in hits]
         response.latency_ms = (time.perf_counter() - started) * 1e3
@@ -177,7 +183,7 @@ class MemoryNode(BrainNode):
                 effectiveness=each.effectiveness,
                 last_seen=ns_to_time(each.last_seen_ns),
             )
-            for each in self._keeper.patterns(request.limit)
+            for each in self._keeper.recall.patterns(request.limit)
         ]
         return response
 

@@ -1,4 +1,4 @@
-"""Episodes in SQLite, to be found by words, time, attributes and reward.
+"""Episodes in SQLite; `recall` finds them by words, time, attributes and reward.
 
 A projection of the ledger: a row's `place` is the sequence number of its record, `meta` says how
 far the ledger was applied, and the file can be deleted at any time. Only how often an episode was
@@ -7,7 +7,7 @@ recalled is not in the ledger, and starts at zero again.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,10 @@ CREATE TRIGGER went AFTER DELETE ON episodes BEGIN
     UPDATE usage SET entries = entries - 1, bytes = bytes - OLD.size WHERE kind = OLD.kind;
 END;
 """
-_COLUMNS = (
+COLUMNS = (
     "episode_id, stamp, objective, context, action, outcome, reward, metadata, kind, decision_id"
 )
 MERGE_PAGES = 64
-COLUMN_FILTERS = {"action", "outcome", "objective", "kind", "decision_id"}
 
 
 class Store:
@@ -100,7 +99,7 @@ class Store:
         body = episode.to_dict()
         context, metadata = json.dumps(body["context"]), json.dumps(body["metadata"])
         self._db.execute(
-            f"INSERT INTO episodes({_COLUMNS}, place, size, protected, used)"
+            f"INSERT INTO episodes({COLUMNS}, place, size, protected, used)"
             " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 episode.episode_id,
@@ -131,7 +130,7 @@ class Store:
     def find(self, episode_id: str) -> tuple[int, Episode] | None:
         """(place, episode), or None."""
         row = self._db.execute(
-            f"SELECT place, {_COLUMNS} FROM episodes WHERE episode_id=?", (episode_id,)
+            f"SELECT place, {COLUMNS} FROM episodes WHERE episode_id=?", (episode_id,)
         ).fetchone()
         return (row[0], to_episode(row[1:])) if row else None
 
@@ -179,47 +178,7 @@ class Store:
                 [(now_ns, place) for place in places],
             )
 
-    # ---------------------------------------------------------------- questions
-
-    def search(
-        self,
-        words: Sequence[str],
-        start_ns: int,
-        end_ns: int,
-        filters: Mapping[str, Any],
-        min_reward: float,
-        limit: int,
-    ) -> list[tuple[int, Episode, int, int, str]]:
-        """(place, episode, hits, used, text) of what may fit, likeliest first (bm25, or newest)."""
-        where = ["stamp BETWEEN ? AND ?", "reward >= ?"]
-        values: list[Any] = [start_ns, end_ns, min_reward]
-        for key, value in filters.items():
-            if key in COLUMN_FILTERS:
-                where.append(f"{key} = ?")
-                values.append(value)
-            else:
-                where.append("place IN (SELECT place FROM attributes WHERE key=? AND value=?)")
-                values += [key, canonical(value)]
-        match, order = "", "stamp DESC, place DESC"
-        if words:
-            match = "words MATCH ? AND"
-            values.insert(0, " OR ".join(f'"{word}"' for word in words))
-            order = "rank, stamp DESC"
-        rows = self._db.execute(
-            f"SELECT place, {_COLUMNS}, hits, used, text FROM words"
-            f" JOIN episodes ON place = words.rowid WHERE {match} {' AND '.join(where)}"
-            f" ORDER BY {order} LIMIT ?"
-            if words
-            else f"SELECT place, {_COLUMNS}, hits, used, '' FROM episodes"
-            f" WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
-            (*values, limit),
-        ).fetchall()
-        return [(row[0], to_episode(row[1:11]), row[11], row[12], row[13]) for row in rows]
-
-    def known(self, word: str) -> bool:
-        """Whether any episode has this word."""
-        row = self._db.execute("SELECT 1 FROM words WHERE words MATCH ? LIMIT 1", (f'"{word}"',))
-        return row.fetchone() is not None
+    # ---------------------------------------------------------------- room
 
     def usage(self, kind: str) -> tuple[int, int]:
         """(episodes, bytes) of a kind."""
@@ -243,17 +202,9 @@ class Store:
         )
         return [row[0] for row in rows]
 
-    def steps(self, limit: int) -> list[tuple[int, str, float]]:
-        """(stamp, action, reward) of the last `limit` episodes, in order."""
-        rows = self._db.execute(
-            "SELECT stamp, action, reward FROM episodes ORDER BY stamp DESC, place DESC LIMIT ?",
-            (limit,),
-        ).fetchall()
-        return rows[::-1]
-
 
 def to_episode(row: Sequence[Any]) -> Episode:
-    """From a row of the columns in `_COLUMNS`."""
+    """From a row of the columns in `COLUMNS`."""
     episode = Episode(*row)
     episode.context, episode.metadata = json.loads(row[3]), json.loads(row[7])
     return episode

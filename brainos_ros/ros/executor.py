@@ -91,13 +91,13 @@ def unanswered(client: Client, future: Any, timeout_s: float) -> BrainError:
 class Outgoing:
     """A second node on a thread of its own, so that a callback can call other nodes and wait."""
 
-    def __init__(self, owner: Node) -> None:
+    def __init__(self, owner: Node, name: str = "outgoing") -> None:
         self._owner = owner
-        self.node = second_node(owner, "outgoing")
+        self.node = second_node(owner, name)
         self._stop = threading.Event()
         self._executor = make_executor(self.node)
         self._thread = threading.Thread(
-            target=spin, args=(self.node, self._executor, self._stop), name="outgoing", daemon=True
+            target=spin, args=(self.node, self._executor, self._stop), name=name, daemon=True
         )
         self._thread.start()
 

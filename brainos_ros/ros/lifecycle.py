@@ -133,12 +133,19 @@ class BrainNode(LifecycleNode):
         answer = self.answering(srv_type, name, handler)
         self.create_service(srv_type, name, answer, qos_profile=qos.SERVICE)
 
-    def slow_door(self, srv_type: Any, name: str, handler: Callable[[Any, Any], Any]) -> None:
+    def slow_door(
+        self,
+        srv_type: Any,
+        name: str,
+        handler: Callable[[Any, Any], Any],
+        thread: Outgoing | None = None,
+    ) -> None:
         """A door for work of seconds: on the outgoing thread, so that the node works meanwhile.
 
-        Its handler runs beside the other callbacks, and cannot use `outgoing.call`.
+        Its handler runs beside the other callbacks, and cannot use `outgoing.call`. Where it must
+        not wait for other slow doors either, `thread` is one of its own.
         """
-        side, resolved = self.outgoing.node, self.resolve_service_name(name)
+        side, resolved = (thread or self.outgoing).node, self.resolve_service_name(name)
         answer = self.answering(srv_type, name, handler)
         service = side.create_service(srv_type, resolved, answer, qos_profile=qos.SERVICE)
         self._owned(service, side.destroy_service)

@@ -13,6 +13,7 @@ from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.memory.episodes import Episode
 from brainos_ros.memory.keeper import Keeper
+from brainos_ros.memory.recall import Question, Recall
 from brainos_ros.memory.store import Store
 
 NOW = 1_700_000_000 * 10**9
@@ -52,7 +53,7 @@ class Brain:
         self.keeper.forget(episode_id, purge, reason, self.ledger)
 
     def recall(self, query="", **more):
-        return [hit.episode for hit in self.keeper.retrieve(query, **more)]
+        return [hit.episode for hit in self.keeper.retrieve(Question(query, **more))]
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_what_is_written_is_recalled_also_after_a_restart(brain):
 
 def test_relevance_says_why(brain):
     brain.write(episode(), episode("place_object", context={"location": "hall"}))
-    best, second = brain.keeper.retrieve("pick_object at lab")
+    best, second = brain.keeper.retrieve(Question("pick_object at lab"))
     assert best.episode.action == "pick_object"
     assert best.score == pytest.approx(1.0)
     assert "has 3 of 3 words (pick, object, lab), 0 s old, reward +1.00" in best.why
@@ -534,3 +535,22 @@ def test_any_episode_comes_back_as_it_was(brain, values, action, reward):
         key = next(iter(values))
         assert kept in brain.recall(filters={key: values[key], "action": action}, limit=1000)
     brain.recall(action)
+
+
+def test_a_long_search_holds_up_no_writer(brain, monkeypatch):
+    searching, go_on, search = threading.Event(), threading.Event(), Recall._search
+
+    def long_search(*given):
+        searching.set()
+        assert go_on.wait(20.0)
+        return search(*given)
+
+    monkeypatch.setattr(Recall, "_search", long_search)
+    found = []
+    asking = threading.Thread(target=lambda: found.extend(brain.recall()))
+    asking.start()
+    assert searching.wait(20.0)
+    kept = brain.write(episode())
+    go_on.set()
+    asking.join()
+    assert [each.episode_id for each in found] == [each.episode_id for each in kept]
