@@ -9,7 +9,8 @@ CRC-32 of everything before it, because zstd itself does not notice every flippe
 import os
 import struct
 from bisect import bisect_right
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -25,15 +26,22 @@ _CHECK_MAGIC = 0x184D2A50
 
 def compress(data: bytes) -> bytes:
     """`data` in the seekable format."""
+    pack = _packer()
+    chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
+    return _assemble([pack(chunk) for chunk in chunks], [len(chunk) for chunk in chunks])
+
+
+def _packer() -> Callable[[bytes], bytes]:
     import zstandard
 
-    compressor = zstandard.ZstdCompressor(level=6, write_checksum=True)
-    chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-    packed = [compressor.compress(chunk) for chunk in chunks]
+    return zstandard.ZstdCompressor(level=6, write_checksum=True).compress
+
+
+def _assemble(packed: Sequence[bytes], sizes: Iterable[int]) -> bytes:
     table = b"".join(
-        _ENTRY.pack(len(small), len(chunk)) for small, chunk in zip(packed, chunks, strict=True)
+        _ENTRY.pack(len(chunk), size) for chunk, size in zip(packed, sizes, strict=True)
     )
-    table += _FOOTER.pack(len(chunks), 0, _SEEKABLE)
+    table += _FOOTER.pack(len(packed), 0, _SEEKABLE)
     content = b"".join(packed)
     check = _CHECK.pack(_CHECK_MAGIC, 4, crc32(content))
     return content + check + _ENTRY.pack(_SKIPPABLE, len(table)) + table
@@ -76,11 +84,38 @@ class Archive:
 
     def load(self) -> bytes:
         """The whole content, the file's CRC checked first. Raises Damage."""
-        packed = os.pread(self._fd, self._starts[-1] + _CHECK.size, 0)
-        check = _CHECK.pack(_CHECK_MAGIC, 4, crc32(packed[: self._starts[-1]]))
-        if packed[self._starts[-1] :] != check:
-            raise Damage("the CRC of the compressed segment is wrong")
+        self._packed()
         return self.read(0, self.size)
+
+    def patched(self, patches: Iterable[tuple[int, bytes]]) -> bytes:
+        """What the file is with (offset, bytes) of its content replaced; its CRC is checked first.
+
+        Only the chunks they lie in are compressed anew. Raises Damage.
+        """
+        content = self._packed()
+        packed = [content[start:end] for start, end in pairwise(self._starts)]
+        fresh: dict[int, bytearray] = {}
+        for offset, data in patches:
+            while data:
+                chunk = bisect_right(self._contents, offset) - 1
+                if chunk not in fresh:
+                    fresh[chunk] = bytearray(self._load(chunk))
+                start = offset - self._contents[chunk]
+                part = data[: len(fresh[chunk]) - start]
+                fresh[chunk][start : start + len(part)] = part
+                offset, data = offset + len(part), data[len(part) :]
+        pack = _packer()
+        for chunk, changed in fresh.items():
+            packed[chunk] = pack(bytes(changed))
+        return _assemble(packed, (end - start for start, end in pairwise(self._contents)))
+
+    def _packed(self) -> bytes:
+        """All compressed chunks, once their CRC is seen to be right. Raises Damage."""
+        end = self._starts[-1]
+        packed = os.pread(self._fd, end + _CHECK.size, 0)
+        if packed[end:] != _CHECK.pack(_CHECK_MAGIC, 4, crc32(packed[:end])):
+            raise Damage("the CRC of the compressed segment is wrong")
+        return packed[:end]
 
     @property
     def size(self) -> int:

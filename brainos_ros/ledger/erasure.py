@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames, kinds
-from brainos_ros.ledger.archive import compress
+from brainos_ros.ledger.archive import Archive
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, Layout, SegmentFile
-from brainos_ros.ledger.log import LogReader, load
+from brainos_ros.ledger.log import LogReader
 
 
 class Target(NamedTuple):
@@ -135,11 +135,15 @@ def _overwrite(path: Path, targets: list[Target]) -> None:
 
 
 def _rewrite(segment: SegmentFile, targets: list[Target]) -> None:
-    data = bytearray(load(segment))
-    for target in targets:
-        frame = _erased(bytes(data[target.offset : target.offset + frames.FRAME.size]), target)
-        data[target.offset : target.offset + len(frame)] = frame
-    disk.replace_file(segment.path, compress(bytes(data)))
+    archive = Archive(segment.path)
+    try:
+        changed = archive.patched(
+            (target.offset, _erased(archive.read(target.offset, frames.FRAME.size), target))
+            for target in targets
+        )
+    finally:
+        archive.close()
+    disk.replace_file(segment.path, changed)
 
 
 def redo(layout: Layout, purged: set[int], erased: set[int]) -> int:
