@@ -70,7 +70,7 @@ class Graph:
             Transition.TRANSITION_CONFIGURE,
             Transition.TRANSITION_ACTIVATE,
         )[:steps]:
-            assert self.change_state(node.get_name(), transition), node._last_failure
+            assert self.change_state(node.get_name(), transition), node.last_failure
         return node
 
     def stop(self, node: BrainNode) -> None:

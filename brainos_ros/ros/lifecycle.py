@@ -48,6 +48,7 @@ COMMON = (
 )
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 DIAGNOSTICS_PERIOD_S = 1.0
+LONGEST_SENTENCE = 400
 SPURIOUS = 0.25  # periods since the last call: a timer that comes sooner is not due
 
 
@@ -67,7 +68,6 @@ class BrainNode(LifecycleNode):
         self._outgoing: Outgoing | None = None
         self._beat = Heartbeat(role=self.role, pid=os.getpid())
         self._failures = 0
-        self._last_failure = ""
         super().__init__(self.role, **node_arguments)
         change_state = self._service_change_state
         change_state.callback = self._refusing_wrong_transitions(change_state.callback)
@@ -209,10 +209,18 @@ class BrainNode(LifecycleNode):
         """This node's ledger stream, open from activation or first use to deactivation."""
         return self._stream()
 
+    @property
+    def last_failure(self) -> str:
+        """What went wrong last, one sentence; empty if nothing did. The heartbeat carries it."""
+        return str(self._beat.last_failure)
+
+    def _keep_failure(self, sentence: str) -> None:
+        self._beat.last_failure = sentence[:LONGEST_SENTENCE].encode(errors="replace").decode()
+
     def note_failure(self, sentence: str) -> None:
         """Log the exception being handled with its traceback and show it in the diagnostics."""
         self._failures += 1
-        self._last_failure = sentence
+        self._keep_failure(sentence)
         self.get_logger().error(f"{sentence}\n{traceback.format_exc()}", throttle_duration_sec=0.1)
 
     # ---------------------------------------------------------------- guarded creation
@@ -331,8 +339,9 @@ class BrainNode(LifecycleNode):
             return _SUCCESS
         except Exception as error:
             if isinstance(error, BrainError):
-                self._last_failure = f"could not {name}: {error}"
-                self.get_logger().error(self._last_failure)
+                sentence = f"could not {name}: {error}"
+                self._keep_failure(sentence)
+                self.get_logger().error(sentence)
             else:
                 self.note_failure(f"could not {name}: {error!r}")
             self._scope = None
@@ -398,8 +407,8 @@ class BrainNode(LifecycleNode):
             message=self._state_machine.current_state[1],
         )
         values = {"answered": self._beat.outputs, "failures": self._failures, **self.diagnose()}
-        if self._last_failure:
-            values["last_failure"] = self._last_failure
+        if self.last_failure:
+            values["last_failure"] = self.last_failure
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

@@ -113,12 +113,12 @@ class Keeper:
             self.changed.wait_for(lambda: self._ending or holds(), timeout_s)
             return holds()
 
-    def hear(self, name: str, pid: int, state: int, now: float) -> bool:
+    def hear(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
         """A heartbeat that came at `now`. False if its process is not supervised."""
         with self.lock:
             node = self.supervisor.nodes.get(name)
             was = node.state if node else None
-            known = self.supervisor.beat(name, pid, state, now)
+            known = self.supervisor.beat(name, pid, state, now, failure)
             if node and not known and not node.host.pid and pid in self._running(node.host.name):
                 process = processes.adopt(pid)
                 if process:

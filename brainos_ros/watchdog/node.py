@@ -61,7 +61,7 @@ class WatchdogNode(BrainNode):
         self.trigger_configure()
         self.trigger_activate()
         if not self.is_active:
-            raise BrainError(f"the watchdog could not start: {self._last_failure}")
+            raise BrainError(f"the watchdog could not start: {self.last_failure}")
 
     @property
     def home(self) -> Path:
@@ -190,7 +190,7 @@ class WatchdogNode(BrainNode):
 
     def _hear(self, beat: Heartbeat, now: float) -> None:
         name = beat.node.rpartition("/")[2]
-        known = self._keeper.hear(name, beat.pid, beat.state, now)
+        known = self._keeper.hear(name, beat.pid, beat.state, now, beat.last_failure)
         if beat.pid in self._pids:
             return
         self._pids.add(beat.pid)

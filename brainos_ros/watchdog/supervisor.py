@@ -105,7 +105,7 @@ class Supervisor:
             if not host.pid and not any(self.roles[n.spec.role].given_up for n in host.nodes):
                 host.start_at = now
 
-    def beat(self, name: str, pid: int, state: int, now: float) -> bool:
+    def beat(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
         """A heartbeat. False if it is of a process that is not supervised."""
         node = self.nodes.get(name)
         if node is None or not pid or node.host.pid != pid:
@@ -117,7 +117,7 @@ class Supervisor:
         if state != node.state:
             self._entered(node, state, now)
         elif node.refused:
-            self._fail(node, f"{VERB[node.asked]} failed: {node.refused}", now)
+            self._fail(node, failure or f"{VERB[node.asked]} failed: {node.refused}", now)
         elif node.asked:
             node.beats_since += 1
         return True

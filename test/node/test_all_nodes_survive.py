@@ -164,4 +164,4 @@ def test_exceptions_in_callbacks(graph, node) -> None:
         publisher.publish(String(data="arsenic"))
     assert answers(graph, node)
     assert graph.state(name) == "active"
-    assert "poison" in node._last_failure
+    assert "poison" in node.last_failure

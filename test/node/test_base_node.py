@@ -138,7 +138,7 @@ def test_a_failed_transition_is_rolled_back(graph, fails, state, hooks) -> None:
     assert not all(done)
     assert graph.state("pfc") == state
     assert node.hooks == hooks
-    assert f"{fails} broke" in node._last_failure
+    assert f"{fails} broke" in node.last_failure
     node.fails = ""
     if fails == "configure":
         assert graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)

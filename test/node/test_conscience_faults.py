@@ -72,7 +72,7 @@ def test_a_broken_rules_file_opens_no_gate(
     node = graph.start(ConscienceNode, "unconfigured", rules_file=str(file), **FAST_BASE)
     assert not graph.change_state("conscience", Transition.TRANSITION_CONFIGURE)
     assert graph.state("conscience") == "unconfigured"
-    assert "rules" in node._last_failure
+    assert "rules" in node.last_failure
     world.request = (0.4, 0.0)
     assert graph.tester.count_publishers("cmd_vel") == 0
     assert graph.call(srv.Halt, "conscience/halt").success

@@ -119,7 +119,7 @@ def test_a_pruned_stream_without_a_summary_is_refused_with_the_remedy(graph) -> 
     prune_all(graph)
     node = start(graph, state="inactive")
     assert not graph.change_state(node.get_name(), Transition.TRANSITION_ACTIVATE)
-    assert "brainos ledger backup genome_sync DIRECTORY --restore" in node._last_failure
+    assert "brainos ledger backup genome_sync DIRECTORY --restore" in node.last_failure
 
 
 def test_what_is_not_better_is_not_used(graph) -> None:

@@ -43,6 +43,7 @@ class World:
         self.processes: dict[str, Simulated] = {}
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         self.refuses: set[str] = set()
+        self.reasons: dict[str, str] = {}
         self.unstartable: set[str] = set()
         self.deaf_to: set[str] = set()
         self.silent_output: set[str] = set()
@@ -119,7 +120,8 @@ class World:
             self.supervisor.answered(name, transition, ok, "", self.now)
         if self.now >= process.next_beat:
             process.next_beat = self.now + 0.1
-            self.supervisor.beat(name, process.pid, process.state, self.now)
+            reason = self.reasons.get(name, "")
+            self.supervisor.beat(name, process.pid, process.state, self.now, reason)
             spec = self.supervisor.nodes[name].spec
             for output in spec.outputs:
                 if process.state == ACTIVE and name not in self.silent_output:
@@ -285,6 +287,16 @@ def test_a_refused_configure_is_a_failure_with_its_name() -> None:
     assert world.kinds("given_up") == ["given_up"]
     assert "configure failed" in world.supervisor.nodes["memory"].last_failure
     assert not world.works("pfc"), "it needs memory"
+
+
+def test_a_refusal_is_explained_by_what_the_heartbeat_says() -> None:
+    world = World(brain(restart=Restart(max_restarts=1)))
+    world.refuses.add("memory")
+    world.reasons["memory"] = "could not configure: the disk is read-only"
+    world.supervisor.begin(0.0)
+    world.run(6.0)
+    evidence = [body["evidence"] for _, kind, body in world.events if kind == "failed"]
+    assert evidence and set(evidence) == {"could not configure: the disk is read-only"}
 
 
 def test_a_lost_request_is_sent_again() -> None:
