@@ -62,6 +62,8 @@ class PfcNode(BrainNode):
         ),
     )
 
+    _acting: Acting | None = None
+
     def configure(self) -> None:
         given = self.settings["constraints_file"]
         constraints = load_constraints(Path(given) if given else shipped("constraints.yaml"))
@@ -73,7 +75,6 @@ class PfcNode(BrainNode):
         self._write = self._asking.client(WriteEpisode, "memory/write")
         self.observed: dict[str, Any] = {}
         self.level = ServiceLevel.ONLINE
-        self._acting: Acting | None = None
         self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
         self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
         self.create_subscription(ServiceLevel, "service_level", self._note_level, qos.STATE)
@@ -107,8 +108,7 @@ class PfcNode(BrainNode):
             self._acting = None
 
     def diagnose(self) -> Mapping[str, object]:
-        acting = getattr(self, "_acting", None)
-        return {"pursuing": acting.objective if acting else ""}
+        return {"pursuing": self._acting.objective if self._acting else ""}
 
     def _catch_up(self) -> None:
         """Bring the store up to the ledger, which is the truth, and learn from it."""

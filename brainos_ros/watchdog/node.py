@@ -138,7 +138,7 @@ class WatchdogNode(BrainNode):
     def _answered(self, node: str, transition: int, future: Any) -> None:
         with self._keeper.lock:
             self._keeper.supervisor.answered(
-                node, transition, future.result().success, "", time.monotonic())
+                node, transition, future.result().success, time.monotonic())
         self._keeper.wake()
 
     def event(self, kind: str, body: Mapping[str, Any]) -> None:

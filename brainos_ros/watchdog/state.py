@@ -64,7 +64,7 @@ class Node:
     asked: int = 0  # transition in flight
     asked_at: float = 0.0
     beats_since: int = 0  # beats with the old state since it was asked
-    refused: str = ""
+    refused_at: float | None = None
     outputs: dict[str, Freshness] = field(default_factory=dict)
     may_act: bool = False  # was asked to activate, or seen active, since its process started
     since: float = 0.0

@@ -116,13 +116,13 @@ class Supervisor:
             node.heart.allow_until(node.asked_at + node.spec.configure_s)
         if state != node.state:
             self._entered(node, state, now)
-        elif node.refused:
-            self._fail(node, failure or f"{VERB[node.asked]} failed: {node.refused}", now)
+        elif node.refused_at is not None and now > node.refused_at:
+            self._fail(node, failure or f"{VERB[node.asked]} failed; its log says why", now)
         elif node.asked:
             node.beats_since += 1
         return True
 
-    def answered(self, name: str, transition: int, ok: bool, message: str, now: float) -> None:
+    def answered(self, name: str, transition: int, ok: bool, now: float) -> None:
         """The answer to a transition. A refusal counts once a beat shows the old state after it."""
         node = self.nodes[name]
         if node.asked != transition or not node.alive:
@@ -130,7 +130,7 @@ class Supervisor:
         if ok:
             self._entered(node, TARGET[transition], now)
         else:
-            node.refused = message or "it refused; its log says why"
+            node.refused_at = now
 
     def output(self, name: str, topic: str, wrong: str, now: float) -> None:
         """A message on a topic that is watched; `wrong` says which number in it is not finite."""
@@ -146,7 +146,7 @@ class Supervisor:
         host.pid, host.kill_at, host.blamed = 0, None, ""
         for node in host.nodes:
             node.state, node.since = UNKNOWN, now
-            node.asked, node.refused, node.may_act, node.outputs = 0, "", False, {}
+            node.asked, node.refused_at, node.may_act, node.outputs = 0, None, False, {}
         if asked_for or self._stopping:
             self._world.record("stopped", {"process": name, "how": how})
         else:
@@ -266,7 +266,7 @@ class Supervisor:
         """A node reports another lifecycle state than before."""
         was, node.state, node.since, node.beats_since = node.state, state, now, 0
         if node.asked and state in (TARGET[node.asked], FINALIZED):
-            node.asked, node.refused = 0, ""
+            node.asked, node.refused_at = 0, None
         if was == UNKNOWN and state in (UNCONFIGURED, INACTIVE):
             node.may_act = False  # adopted, and found not to act
         if state == FINALIZED:
@@ -283,7 +283,7 @@ class Supervisor:
 
     def _advance(self, node: Node, now: float) -> None:
         """Ask for the transition that brings a node nearer to where it should be."""
-        if not self._drive or node.heart.last is None or node.refused:
+        if not self._drive or node.heart.last is None or node.refused_at is not None:
             return
         if node.asked and not (node.beats_since >= 2 and now - node.asked_at > RESEND_S):
             return

@@ -111,6 +111,15 @@ def test_a_crash_loop_is_given_up_on_and_the_level_says_so(start: Callable[[str]
     brain.said("service level ONLINE", 2)
 
 
+def test_a_refused_start_is_explained_by_its_reason(tmp_path: Path) -> None:
+    given = "parameters: {constraints_file: /nowhere.yaml}, restart: {max_restarts: 1}"
+    brain = Brain(tmp_path, BASE + f"  pfc: {{{given}}}\n")
+    try:
+        brain.said("pfc failed: could not configure: constraints file /nowhere.yaml")
+    finally:
+        brain.stop()
+
+
 def test_one_brain_per_home(start: Callable[[str], Brain]) -> None:
     brain = start(BASE + "  memory: {}\n")
     second = subprocess.run(

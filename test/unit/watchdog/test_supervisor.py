@@ -117,7 +117,7 @@ class World:
                 process.state = target
                 if target == ACTIVE:
                     self.activations.append(name)
-            self.supervisor.answered(name, transition, ok, "", self.now)
+            self.supervisor.answered(name, transition, ok, self.now)
         if self.now >= process.next_beat:
             process.next_beat = self.now + 0.1
             reason = self.reasons.get(name, "")
