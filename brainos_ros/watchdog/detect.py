@@ -57,6 +57,7 @@ class Heart:
         self._suspected: tuple[float, Usage | None] | None = None
 
     def beat(self, now: float) -> None:
+        """One that came at this time, later than those before it."""
         self.last = now
         self._suspected = None
         self._allowed_until = now + self._spec.period_s * (self._spec.misses + HALF)
@@ -121,8 +122,6 @@ class Heart:
 
     def deadline(self) -> float:
         """When it must be looked at again."""
-        if self.last is not None and self._suspected is None:
-            return min(self._allowed_until, self.last + SUSPICION * self._spec.period_s + 1e-4)
         return self._allowed_until
 
 

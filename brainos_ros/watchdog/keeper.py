@@ -27,6 +27,9 @@ class Ports(Protocol):
     def change_state(self, node: str, transition: int) -> bool:
         """As `World.change_state`."""
 
+    def listen(self, now: float) -> None:
+        """`hear` of what came since it was listened last."""
+
     def event(self, kind: str, body: Mapping[str, Any]) -> None:
         """Something happened; called with the lock held, so it must only queue."""
 
@@ -185,6 +188,8 @@ class Keeper:
                         self._poll.unregister(process.pidfd)
                         del self._processes[name]
                         self.supervisor.ended(name, process.ended(), now)
+                if self.supervisor.uneasy(now):
+                    self._ports.listen(now)
                 level = self.supervisor.ladder.current
                 until = self.supervisor.tick(now, deaf=now - self.heard_at > DEAF_S)
                 current = self.supervisor.ladder.current

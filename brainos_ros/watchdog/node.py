@@ -176,8 +176,8 @@ class WatchdogNode(BrainNode):
 
     # ---------------------------------------------------------------- what is heard and seen
 
-    def _listen(self, now: float) -> None:
-        """Take the heartbeats that came since the last tick.
+    def listen(self, now: float) -> None:
+        """Take the heartbeats that came since the last time, in either of the two loops.
 
         No executor hears them: to wake up for each took 40 % more processor time in all.
         """
@@ -212,7 +212,7 @@ class WatchdogNode(BrainNode):
 
     def _send_beat(self) -> None:
         now = time.monotonic()
-        self._listen(now)
+        self.listen(now)
         self._keeper.heard_at = now
         if now - self._keeper.ran_at > SILENT_S:
             return

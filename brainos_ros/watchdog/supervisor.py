@@ -110,6 +110,8 @@ class Supervisor:
         node = self.nodes.get(name)
         if node is None or not pid or node.host.pid != pid:
             return False
+        if node.heart.last is not None and now < node.heart.last:
+            return True  # overtaken by a later one
         node.heart.beat(now)
         state = node.state if now < node.since else state  # older than an answer heard already
         if node.asked:
@@ -221,6 +223,11 @@ class Supervisor:
         until = self._deadline(now)
         self.lag.expect(until)
         return until
+
+    def uneasy(self, now: float) -> bool:
+        """Whether somebody seems silent: listen once more before the next tick."""
+        hearts = (node.heart for node in self.nodes.values() if node.alive)
+        return any(heart.suspicious(now) or heart.due(now) for heart in hearts)
 
     def _excuse(self, now: float) -> None:
         for node in self.nodes.values():

@@ -133,6 +133,9 @@ class Ports:
     def change_state(self, node: str, transition: int) -> bool:
         return True
 
+    def listen(self, now: float) -> None:
+        """There is nothing to hear."""
+
     def event(self, kind: str, body: Mapping[str, Any]) -> None:
         with self.came:
             self.events.append((kind, body))
