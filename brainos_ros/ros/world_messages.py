@@ -37,12 +37,16 @@ def pose_from(frame_id: str, pose: PoseWithCovariance) -> Pose | None:
     return Pose.checked(frame_id, (p.x, p.y, p.z), (q.x, q.y, q.z, q.w), pose.covariance.tolist())
 
 
-def observation_from(message: msg.Observation, now: int) -> Observation:
-    """An observation as the room knows it, seen `now` if its stamp is zero."""
+def observation_from(message: msg.Observation, now: int, skew: int) -> Observation:
+    """An observation as the room knows it, seen `now` if its stamp is zero.
+
+    Here and below `skew` is how far the clock of the messages is ahead of the room's [ns].
+    """
+    stamp = time_to_ns(message.stamp)
     return Observation.checked(
         message.event_type,
         message.target_entity_id,
-        time_to_ns(message.stamp) or now,
+        stamp - skew if stamp else now,
         message.observation_id,
         message.target_entity_type,
         message.source_entity_id,
@@ -52,15 +56,15 @@ def observation_from(message: msg.Observation, now: int) -> Observation:
     )
 
 
-def entity_to(entity: Entity) -> msg.Entity:
+def entity_to(entity: Entity, skew: int) -> msg.Entity:
     """An entity as a message."""
     message = msg.Entity(
         entity_id=entity.entity_id,
         entity_type=entity.entity_type,
         rank=entity.rank,
         attributes=dict_to_attributes(entity.attributes),
-        created_at=ns_to_time(entity.created_at),
-        last_updated=ns_to_time(entity.last_updated),
+        created_at=ns_to_time(entity.created_at + skew),
+        last_updated=ns_to_time(entity.last_updated + skew),
         ttl=Duration(sec=entity.ttl // SECOND, nanosec=entity.ttl % SECOND),
     )
     where = entity.where
@@ -78,12 +82,12 @@ def set_pose(pose: Any, where: Pose) -> None:
     pose.orientation = Quaternion(**dict(zip("xyzw", where.orientation, strict=True)))
 
 
-def stamped(entity: Entity) -> PoseStamped:
+def stamped(entity: Entity, skew: int) -> PoseStamped:
     """Where an entity is and since when; frame_id empty if unknown."""
     message = PoseStamped()
     if entity.where and entity.pose:
         message.header.frame_id = entity.where.frame_id
-        message.header.stamp = ns_to_time(entity.pose.stamp)
+        message.header.stamp = ns_to_time(entity.pose.stamp + skew)
         set_pose(message.pose, entity.where)
     return message
 
@@ -103,26 +107,26 @@ def counts_to(counts: Mapping[str, int]) -> list[msg.TypeCount]:
 
 
 def state_to(
-    world: World, robot: Entity | None, nearest_m: float, people: int, now: int
+    world: World, robot: Entity | None, nearest_m: float, people: int, now: int, skew: int
 ) -> msg.WorldState:
     """The latched summary of the world."""
     return msg.WorldState(
-        stamp=ns_to_time(now),
+        stamp=ns_to_time(now + skew),
         version=world.version,
         total_entities=len(world.entities),
         entities_by_type=counts_to(world.count()),
-        robot_pose=stamped(robot) if robot else PoseStamped(),
+        robot_pose=stamped(robot, skew) if robot else PoseStamped(),
         nearest_obstacle_m=nearest_m,
         people=people,
     )
 
 
-def fill_snapshot(response: Any, snapshot: Snapshot, now: int) -> None:
+def fill_snapshot(response: Any, snapshot: Snapshot, now: int, skew: int) -> None:
     """Put a snapshot into a GetSnapshot response."""
-    response.snapshot_id, response.stamp = str(uuid4()), ns_to_time(now)
+    response.snapshot_id, response.stamp = str(uuid4()), ns_to_time(now + skew)
     response.version, response.total_entities = snapshot.version, snapshot.total_entities
     response.entities_by_type = counts_to(snapshot.entities_by_type)
-    response.entities = list(map(entity_to, snapshot.entities))
+    response.entities = [entity_to(entity, skew) for entity in snapshot.entities]
     response.relations = list(map(relation_to, snapshot.relations))
     response.removed = snapshot.removed
 

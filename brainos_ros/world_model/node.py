@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import LaserScan
 from visualization_msgs.msg import MarkerArray
 
+from brainos_ros.clock import Unstepped
 from brainos_ros.errors import BrainError
 from brainos_ros.ros import qos
 from brainos_ros.ros import world_messages as messages
@@ -62,7 +64,10 @@ class WorldModelNode(BrainNode):
     def activate(self) -> None:
         folder = self.home / self.role
         journal = Journal(folder, self.record, max_entities=self.settings["max_entities"])
-        journal.restore(self._records, self.ledger.size - 1, self._now())
+        wall = self._ros_now
+        journal.restore(self._records, self.ledger.size - 1, wall())
+        steady = wall if self.get_clock().ros_time_is_active else time.monotonic_ns
+        self._lived = Unstepped(wall, steady, journal.world.latest)
         self._journal = self._open = journal
         self._raw: dict[str, bytes] = {}
         self._people = 0
@@ -102,7 +107,7 @@ class WorldModelNode(BrainNode):
     def deactivate(self) -> None:
         journal, self._open = self._open, None
         if journal:
-            journal.flush(self._now())
+            journal.flush(self._lived.now())
             journal.checkpoint()
 
     def diagnose(self) -> Mapping[str, object]:
@@ -115,7 +120,7 @@ class WorldModelNode(BrainNode):
             "refused": self._refused,
         }
 
-    def _now(self) -> int:
+    def _ros_now(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
     def _records(self, first: int) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
@@ -133,7 +138,7 @@ class WorldModelNode(BrainNode):
     def _settle_in(self) -> None:
         name, world = self.settings["robot"], self._journal.world
         if name not in world.entities:
-            now = self._now()
+            now = self._lived.now()
             self._journal.commit(world.plan_create(Entity.new("robot", now, name, rank=10)), now)
 
     def _open_doors(self) -> None:
@@ -152,7 +157,7 @@ class WorldModelNode(BrainNode):
     # ---------------------------------------------------------------- doors
 
     def _fresh(self) -> int:
-        now = self._now()
+        now = self._lived.now()
         self._journal.world.expire(now)
         return now
 
@@ -161,13 +166,15 @@ class WorldModelNode(BrainNode):
         entity = messages.entity_from(request.entity, now)
         self._journal.commit(self._journal.world.plan_create(entity), now)
         held = self._journal.world.get(entity.entity_id)
-        response.entity_id, response.created_at = held.entity_id, ns_to_time(held.created_at)
+        response.entity_id = held.entity_id
+        response.created_at = ns_to_time(held.created_at + self._lived.skew())
         return response
 
     def _get(self, request: Any, response: Any) -> Any:
         self._fresh()
         world = self._journal.world
-        response.entity = messages.entity_to(world.get(request.entity_id))
+        held, skew = world.get(request.entity_id), self._lived.skew()
+        response.entity = messages.entity_to(held, skew)
         response.relations = list(map(messages.relation_to, world.relations_of(request.entity_id)))
         return response
 
@@ -177,7 +184,8 @@ class WorldModelNode(BrainNode):
         entities, response.total_count = self._journal.world.select(
             request.entity_type, filters, request.limit, request.after
         )
-        response.entities = list(map(messages.entity_to, entities))
+        skew = self._lived.skew()
+        response.entities = [messages.entity_to(entity, skew) for entity in entities]
         return response
 
     def _delete(self, request: Any, response: Any) -> Any:
@@ -193,17 +201,17 @@ class WorldModelNode(BrainNode):
         return response
 
     def _observe(self, request: Any, response: Any) -> Any:
-        now = self._fresh()
-        observation = messages.observation_from(request.observation, now)
+        now, skew = self._fresh(), self._lived.skew()
+        observation = messages.observation_from(request.observation, now, skew)
         self._journal.observe(observation, now)
         response.observation_id = observation.observation_id
-        response.processed_at = ns_to_time(now)
+        response.processed_at = ns_to_time(now + skew)
         return response
 
     def _snapshot(self, request: Any, response: Any) -> Any:
         now = self._fresh()
         snapshot = self._journal.world.snapshot(request.entity_types, request.since_version)
-        messages.fill_snapshot(response, snapshot, now)
+        messages.fill_snapshot(response, snapshot, now, self._lived.skew())
         response.active_decisions = self._goals
         if self._pending is None:
             response.message = "pending approvals are not counted: the conscience did not answer"
@@ -213,7 +221,7 @@ class WorldModelNode(BrainNode):
 
     def _keep_up(self) -> None:
         """Record what streamed in; ask how many approvals wait, and do not wait for the answer."""
-        self._journal.flush(self._now())
+        self._journal.flush(self._lived.now())
         unanswered, self._asked = self._asked, None
         if unanswered:
             self._approvals.remove_pending_request(unanswered)
@@ -252,7 +260,8 @@ class WorldModelNode(BrainNode):
     def _on_observation(self, message: msg.Observation) -> None:
         now = self._fresh()
         try:
-            self._journal.stream(messages.observation_from(message, now), now)
+            observation = messages.observation_from(message, now, self._lived.skew())
+            self._journal.stream(observation, now)
         except BrainError as error:
             self._refused += 1
             self.get_logger().warning(f"observation refused: {error}", throttle_duration_sec=5.0)
@@ -305,7 +314,8 @@ class WorldModelNode(BrainNode):
         if content != self._published:
             self._published = content
             robot = world.entities.get(self.settings["robot"])
-            self._state.publish(messages.state_to(world, robot, self._nearest, self._people, now))
+            said = (self._nearest, self._people, now, self._lived.skew())
+            self._state.publish(messages.state_to(world, robot, *said))
         due = world.version != self._drawn and now - self._drawn_at >= MARKER_PERIOD_NS
         if due and self._markers.get_subscription_count():
             self._drawn, self._drawn_at = world.version, now

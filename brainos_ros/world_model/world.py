@@ -57,6 +57,11 @@ class World:
         self._seen_order: deque[str] = deque()
         self._next_expiry: int | None = None
 
+    @property
+    def latest(self) -> int:
+        """The last time that anything in it was seen [ns]; 0 for an empty world."""
+        return max((entity.last_updated for entity in self.entities.values()), default=0)
+
     # -- questions ---------------------------------------------------------------------------
 
     def get(self, entity_id: str, field_name: str = "entity_id") -> Entity:

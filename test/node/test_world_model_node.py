@@ -6,6 +6,7 @@ import time
 import pytest
 import rclpy
 from brainos_msgs import msg, srv
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterType, ParameterValue
@@ -256,6 +257,27 @@ def test_pruned_records_do_not_keep_it_from_starting(graph, checkpoint: bool) ->
     graph.start(WorldModelNode)
     assert create(graph, "cube").success
     assert get(graph, "dock").success
+
+
+def test_a_stepped_clock_freezes_nothing(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = graph.start(WorldModelNode)
+    clock, ahead = node.get_clock(), 0
+
+    def seen(colour: str):
+        """The time now, and the cube's entity after it was seen in this colour by its stamp."""
+        now = clock.now().nanoseconds + ahead
+        stamp = Time(sec=now // 10**9, nanosec=now % 10**9)
+        reply = observe(graph, "cube", data=[text("colour", colour)], stamp=stamp)
+        assert reply.success, reply.message
+        return now / 1e9, get(graph, "cube").entity
+
+    monkeypatch.setattr(node._lived, "_wall_ns", lambda: clock.now().nanoseconds + ahead)
+    for hours in (0, -1, 1, 0):
+        ahead = hours * 3600 * 10**9
+        now, cube = seen(f"red {hours}")
+        assert cube.attributes[0].value.string_value == f"red {hours}"
+        assert cube.last_updated.sec == pytest.approx(now, abs=DEADLINE_S)
+        assert snapshot(graph).stamp.sec == pytest.approx(now, abs=DEADLINE_S)
 
 
 def test_the_world_survives_a_restart(graph) -> None:
