@@ -15,6 +15,8 @@ MAX_ATTRIBUTES = 256
 MAX_TEXT = 65_536
 MAX_RANK = 10
 UNIT_TOLERANCE = 0.01
+TRACKED = "tracked/"
+"""How the names of the people begin that the robot's own sensors see."""
 
 
 def _bad(message: str) -> BrainError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainos_ros.world_model.entities import Entity, Fact, Pose, Value
+from brainos_ros.world_model.entities import TRACKED, Entity, Fact, Pose, Value
 
 PERSON_TTL_NS = 2_000_000_000
 PERSON_RANK = 8
@@ -63,7 +63,7 @@ def people(
     """
     entities = []
     for number, pose, speed, radius in seen:
-        entity_id = f"person_{number}"
+        entity_id = f"{TRACKED}{number}"
         known = held.get(entity_id)
         values: dict[str, Value] = {"speed_mps": round(speed, 3), "radius_m": round(radius, 3)}
         entities.append(

@@ -8,6 +8,7 @@ from typing import Any
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.world_model.entities import (
+    TRACKED,
     Entity,
     Fact,
     Observation,
@@ -170,8 +171,8 @@ class World:
     def plan_create(self, entity: Entity) -> Event | None:
         """Plan a new entity; nothing if the very same is there already.
 
-        Raises ALREADY_EXISTS if the id is taken by something different, UNAVAILABLE if the world
-        is full.
+        Raises ALREADY_EXISTS if the id is taken by something different, INVALID_ARGUMENT if it is
+        one of a tracked person, UNAVAILABLE if the world is full.
         """
         held = self.entities.get(entity.entity_id)
         if held:
@@ -184,7 +185,7 @@ class World:
                 f"entity_id {entity.entity_id!r} is taken by another {held.entity_type}",
                 ErrorCode.ALREADY_EXISTS,
             )
-        self._check_room()
+        self._check_new(entity.entity_id)
         return Event("entity", {"entity": entity.to_json()})
 
     def plan_delete(self, entity_id: str) -> Event:
@@ -219,7 +220,8 @@ class World:
         """Plan what an observation changes; nothing if its id was seen before.
 
         Raises INVALID_ARGUMENT if it says nothing, lies ahead of the clock, has expired already
-        or names a new entity without its type; NOT_FOUND if it removes what is not there.
+        or names a new entity without its type or as a tracked person; NOT_FOUND if it removes
+        what is not there.
         """
         if observation.observation_id in self._seen:
             return None
@@ -236,7 +238,7 @@ class World:
                 raise BrainError(
                     f"target_entity_type is empty and {target!r} is new: give its type"
                 )
-            self._check_room()
+            self._check_new(target)
         elif not observation.data and observation.pose is None and observation.event_type in (
             "pose", "attribute",
         ):  # fmt: skip
@@ -247,7 +249,12 @@ class World:
         known = [held.entity_type, held.ttl] if held else None
         return Event("observation", {"observation": observation.to_json(), "held": known})
 
-    def _check_room(self) -> None:
+    def _check_new(self, entity_id: str) -> None:
+        if entity_id.startswith(TRACKED):
+            raise BrainError(
+                f"entity_id is {entity_id!r}: names that begin with {TRACKED!r} are for the people "
+                "that sensors track and are forgotten with them: choose another"
+            )
         if len(self.entities) >= self.max_entities:
             raise BrainError(
                 f"the world holds {self.max_entities} entities, its limit: delete some first",

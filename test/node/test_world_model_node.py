@@ -169,6 +169,8 @@ def test_list_filters_by_attribute(graph) -> None:
     [
         (lambda g: create(g, "x", ""), ErrorCode.INVALID_ARGUMENT),
         (lambda g: create(g, "x", rank=77), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: create(g, "tracked/4", "person"), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: observe(g, "tracked/4"), ErrorCode.INVALID_ARGUMENT),
         (lambda g: create(g, "robot", "toaster"), ErrorCode.ALREADY_EXISTS),
         (lambda g: observe(g, ""), ErrorCode.INVALID_ARGUMENT),
         (lambda g: observe(g, "x", target_entity_type=""), ErrorCode.INVALID_ARGUMENT),
@@ -205,7 +207,7 @@ def test_the_senses_fill_the_state(graph) -> None:
         lambda m: m.people == 1 and m.nearest_obstacle_m == 1.25 and m.robot_pose.header.frame_id
     )
     assert seen.robot_pose.pose.position.x == 3.0
-    person = get(graph, "person_4").entity
+    person = get(graph, "tracked/4").entity
     values = {a.key: a.value.double_value for a in person.attributes}
     assert (person.entity_type, values["speed_mps"]) == ("person", 1.0)
     assert person.ttl.sec == 2
@@ -225,7 +227,7 @@ def test_a_sensor_that_lies_is_refused_and_the_rest_still_seen(graph) -> None:
     matched(graph.publisher(LaserScan, "scan", qos.SENSOR)).publish(scan)
     seen = state.wait_for(lambda m: m.nearest_obstacle_m == 2.0)
     assert seen.robot_pose.header.frame_id == ""
-    assert get(graph, "person_5").error_code == ErrorCode.NOT_FOUND
+    assert get(graph, "tracked/5").error_code == ErrorCode.NOT_FOUND
     assert node._refused == 1
 
 

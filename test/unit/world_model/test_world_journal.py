@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.world_model.entities import Entity, Observation, Relation
+from brainos_ros.world_model import senses
+from brainos_ros.world_model.entities import Entity, Observation, Pose, Relation
 from brainos_ros.world_model.journal import Journal
 
 S = 1_000_000_000
@@ -117,12 +118,26 @@ def test_live_entities_are_never_written(tmp_path) -> None:
 def test_what_was_observed_of_a_live_person_does_not_outlive_them(tmp_path) -> None:
     stream = Stream()
     journal = start(tmp_path, stream)
-    journal.live(Entity.new("person", S, "person_3", ttl=2 * S))
-    journal.observe(Observation.checked("attribute", "person_3", S, data={"name": "Eve"}), S)
-    again = start(tmp_path, stream, 2 * S).world.get("person_3")
+    journal.live(Entity.new("person", S, "tracked/3", ttl=2 * S))
+    journal.observe(Observation.checked("attribute", "tracked/3", S, data={"name": "Eve"}), S)
+    again = start(tmp_path, stream, 2 * S).world.get("tracked/3")
     assert (again.entity_type, again.ttl) == ("person", 2 * S)
     assert again.attributes == {"name": "Eve"}
-    assert "person_3" not in start(tmp_path, stream, 4 * S).world.entities
+    assert "tracked/3" not in start(tmp_path, stream, 4 * S).world.entities
+
+
+def test_no_tracker_replaces_what_a_person_made(tmp_path) -> None:
+    journal = start(tmp_path, Stream())
+    world, where = journal.world, Pose("odom", (1.0, 2.0, 0.0))
+    for entity_id in ("person_3", "dock"):
+        journal.commit(world.plan_create(Entity.new("person", 0, entity_id)), 0)
+    journal.commit(world.plan_relate(Relation("person_3", "located_in", "dock")), 0)
+    for person in senses.people([(3, where, 1.0, 0.3)], world.entities, S):
+        journal.live(person)
+    assert len(world.entities) == 3
+    world.expire(10 * S)
+    assert world.get("person_3").ttl == 0
+    assert world.impact("dock") == [("person_3", 1)]
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', '{"format": 1, "sequence": 99}'])

@@ -44,5 +44,5 @@ def test_people_keep_their_birthday() -> None:
     pose = Pose("odom", (0.0, 0.0, 0.0))
     (first,) = senses.people([(7, pose, 1.25, 0.3)], {}, 10)
     (again,) = senses.people([(7, pose, 1.25, 0.3)], {first.entity_id: first}, 20)
-    assert (again.entity_id, again.created_at, again.last_updated) == ("person_7", 10, 20)
+    assert (again.entity_id, again.created_at, again.last_updated) == ("tracked/7", 10, 20)
     assert again.attributes == {"speed_mps": 1.25, "radius_m": 0.3}
