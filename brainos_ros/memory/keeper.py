@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from brainos_ros.clock import Unstepped
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Record, Stream
 from brainos_ros.memory.episodes import TIERS, Episode, complete
@@ -63,7 +64,9 @@ class Keeper:
         path: the SQLite file; deleted, it is built again from the ledger.
         max_bytes: limit of each kind of episode (working, episodic, skill) [bytes].
         ttl_s: how long a kind is kept [s]; 0 or absent is for ever.
-        now_ns: wall clock [ns since the Unix epoch].
+        now_ns: wall clock [ns since the Unix epoch]; a step of it, until the next start, neither
+            ages an episode nor makes it younger.
+        steady_ns: steady clock [ns].
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class Keeper:
         max_bytes: Mapping[str, int],
         ttl_s: Mapping[str, float],
         now_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._store = Store(path)
         self.recall = Recall(path)
         self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
+        self._clock = Unstepped(now_ns, steady_ns)
         self._recalls = 0
         self._hits: Counter[str] = Counter()
         self._unfinished = 0
@@ -148,8 +153,12 @@ class Keeper:
         places = [ledger.event("episode", body) for body in bodies]
         with self._store.transaction():
             for place, episode, packed in zip(places, episodes, bodies, strict=True):
-                self._store.add(place, episode, len(packed))
+                self._store.add(place, episode, len(packed), self._ended(episode))
             self._advance(places[-1] + 1)
+
+    def _ended(self, episode: Episode) -> int:
+        """When it ended, on the keeper's clock; not in the future."""
+        return min(episode.stamp_ns - self._clock.skew(), self._clock.now())
 
     def _advance(self, end: int) -> None:
         """Not past a record whose work is not done: the next start takes it up again."""
@@ -174,7 +183,7 @@ class Keeper:
         """
         limit = self._max_bytes[kind]
         wanted = needed + min(int(limit * EVICT_SHARE), EVICT_BYTES)
-        now, found, freed = self._now_ns(), 0, 0
+        now, found, freed = self._clock.now(), 0, 0
         candidates: list[tuple[float, int, int]] = []
         for place, used, hits, size in self._store.evictable(kind):
             candidates.append((worth(now - used, hits, False), place, size))
@@ -210,7 +219,7 @@ class Keeper:
         going: list[int] = []
         for kind, ttl_s in self._ttl_s.items():
             if ttl_s > 0:
-                going += self._store.older(kind, self._now_ns() - int(ttl_s * 1e9), EXPIRE_MOST)
+                going += self._store.older(kind, self._clock.now() - int(ttl_s * 1e9), EXPIRE_MOST)
         self._let_go(going, "outlived", ledger)
         return len(going)
 
@@ -257,7 +266,7 @@ class Keeper:
 
     def retrieve(self, question: Question) -> list[Hit]:
         """Recall what fits, best first, and count it as used. Others may write meanwhile."""
-        now = self._now_ns()
+        now = self._clock.now()
         found = self.recall.find(question, now)
         hits = [hit for _, hit in found]
         with self._lock:
@@ -317,7 +326,8 @@ class Keeper:
             if _is_whole(record.sequence, body.pop("batch", None), ledger):
                 episode = Episode(**body)
                 if self._store.find(episode.episode_id) is None:
-                    self._store.add(record.sequence, episode, len(record.body))
+                    size = len(record.body)
+                    self._store.add(record.sequence, episode, size, self._ended(episode))
             return
         for name in body.get("episodes") or [body["episode_id"]]:
             found = self._store.find(name)

@@ -88,10 +88,10 @@ class Recall:
                 return []
             rows = self._search(known, question, max(CANDIDATES, limit))
         scored = []
-        for place, episode, hits, used, text in rows:
+        for place, episode, hits, used, ended, text in rows:
             have = set(text.split()) if known else set()
             found = [word for word in known if word in have]
-            score, why = relevance(known, found, now_ns - episode.stamp_ns, episode.reward)
+            score, why = relevance(known, found, now_ns - ended, episode.reward)
             value = worth(now_ns - used, hits, episode.protected)
             scored.append((place, Hit(episode, score, why, heat(value))))
         scored.sort(key=lambda each: -each[1].score)
@@ -115,8 +115,11 @@ class Recall:
 
     def _search(
         self, words: Sequence[str], question: Question, limit: int
-    ) -> list[tuple[int, Episode, int, int, str]]:
-        """(place, episode, hits, used, text) of what may fit, likeliest first (bm25, or newest)."""
+    ) -> list[tuple[int, Episode, int, int, int, str]]:
+        """(place, episode, hits, used, ended, text) of what may fit, likeliest first.
+
+        By words that is bm25, without them the newest.
+        """
         where = ["stamp BETWEEN ? AND ?", "reward >= ?"]
         values: list[Any] = [
             question.start_ns,
@@ -133,14 +136,14 @@ class Recall:
         if words:
             values.insert(0, " OR ".join(f'"{word}"' for word in words))
             select = (
-                f"SELECT place, {COLUMNS}, hits, used, text FROM words"
+                f"SELECT place, {COLUMNS}, hits, used, ended, text FROM words"
                 f" JOIN episodes ON place = words.rowid WHERE words MATCH ? AND"
                 f" {' AND '.join(where)} ORDER BY rank, stamp DESC LIMIT ?"
             )
         else:
             select = (
-                f"SELECT place, {COLUMNS}, hits, used, '' FROM episodes"
+                f"SELECT place, {COLUMNS}, hits, used, ended, '' FROM episodes"
                 f" WHERE {' AND '.join(where)} ORDER BY stamp DESC, place DESC LIMIT ?"
             )
         rows = self._db.execute(select, (*values, limit)).fetchall()
-        return [(row[0], to_episode(row[1:11]), row[11], row[12], row[13]) for row in rows]
+        return [(row[0], to_episode(row[1:11]), *row[11:]) for row in rows]

@@ -2,7 +2,8 @@
 
 A projection of the ledger: a row's `place` is the sequence number of its record, `meta` says how
 far the ledger was applied, and the file can be deleted at any time. Only how often an episode was
-recalled is not in the ledger, and starts at zero again.
+recalled is not in the ledger, and starts at zero again. `stamp` is an episode's end as it was told,
+`ended` the same on the keeper's clock, as is `used`.
 """
 
 import json
@@ -22,7 +23,6 @@ CREATE TABLE IF NOT EXISTS episodes(
 CREATE INDEX IF NOT EXISTS by_stamp ON episodes(stamp);
 DROP INDEX IF EXISTS by_kind;
 CREATE INDEX IF NOT EXISTS by_use ON episodes(kind, protected, used);
-CREATE INDEX IF NOT EXISTS by_age ON episodes(kind, protected, stamp);
 CREATE TABLE IF NOT EXISTS attributes(
     key TEXT, value TEXT, place INTEGER, PRIMARY KEY(key, value, place)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS of_place ON attributes(place);
@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS gone(
     episode_id TEXT, place INTEGER, PRIMARY KEY(episode_id, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER);
 INSERT OR IGNORE INTO meta VALUES ('end', 0);
+"""
+_ENDED = """
+DROP INDEX IF EXISTS by_age;
+ALTER TABLE episodes ADD COLUMN ended INTEGER;
+UPDATE episodes SET ended = stamp;
+CREATE INDEX by_end ON episodes(kind, protected, ended);
 """
 _USAGE = """
 CREATE TABLE usage(kind TEXT PRIMARY KEY, entries INTEGER, bytes INTEGER);
@@ -58,8 +64,10 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='usage'").fetchone():
-            self._db.executescript(f"BEGIN; {_USAGE} COMMIT;")
+        names = {name for name, in self._db.execute("SELECT name FROM sqlite_master")}
+        for name, script in (("by_end", _ENDED), ("usage", _USAGE)):
+            if name not in names:
+                self._db.executescript(f"BEGIN; {script} COMMIT;")
 
     def close(self) -> None:
         self._db.close()
@@ -94,13 +102,13 @@ class Store:
 
     # ---------------------------------------------------------------- episodes
 
-    def add(self, place: int, episode: Episode, size: int) -> None:
+    def add(self, place: int, episode: Episode, size: int, ended_ns: int) -> None:
         """Keep an episode whose ledger record is `place`, of `size` bytes."""
         body = episode.to_dict()
         context, metadata = json.dumps(body["context"]), json.dumps(body["metadata"])
         self._db.execute(
-            f"INSERT INTO episodes({COLUMNS}, place, size, protected, used)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            f"INSERT INTO episodes({COLUMNS}, place, size, protected, used, ended)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 episode.episode_id,
                 episode.stamp_ns,
@@ -115,7 +123,8 @@ class Store:
                 place,
                 size,
                 episode.protected,
-                episode.stamp_ns,
+                ended_ns,
+                ended_ns,
             ),
         )
         pairs = [*episode.context.items(), *episode.metadata.items()]
@@ -196,8 +205,8 @@ class Store:
     def older(self, kind: str, before_ns: int, limit: int) -> list[int]:
         """Places of what ended before, unless protected; the oldest `limit`."""
         rows = self._db.execute(
-            "SELECT place FROM episodes WHERE kind=? AND stamp < ? AND protected=0"
-            " ORDER BY stamp LIMIT ?",
+            "SELECT place FROM episodes WHERE kind=? AND ended < ? AND protected=0"
+            " ORDER BY ended LIMIT ?",
             (kind, before_ns, limit),
         )
         return [row[0] for row in rows]

@@ -81,7 +81,23 @@ def approve(graph: Any, home: Path, approval: msg.PendingApproval) -> srv.Approv
         approval_id=approval.approval_id, operator_name="anna", token=token))
 
 
-def test_a_stepped_clock_stops_nothing_and_revives_no_approval(
+def live_on(graph: Any, round_: int) -> None:
+    """What is seen changes the world, and what was lived is kept."""
+    given = dict_to_attributes({"round": round_})
+    seen = msg.Observation(
+        event_type="seen", target_entity_id="box", target_entity_type="object", data=given)
+    observe, get = srv.Observe.Request(observation=seen), srv.GetEntity.Request(entity_id="box")
+    assert graph.call(srv.Observe, "world_model/observe", observe).success
+    box = graph.call(srv.GetEntity, "world_model/get_entity", get).entity
+    assert list(box.attributes) == given
+    lived = msg.Episode(objective="stepping", action="wait", outcome="success", kind="working")
+    write = srv.WriteEpisode.Request(episode=lived)
+    assert graph.call(srv.WriteEpisode, "memory/write", write).success
+    kept = graph.call(srv.Retrieve, "memory/retrieve", srv.Retrieve.Request(query="stepping"))
+    assert len(kept.results) == round_
+
+
+def test_a_stepped_clock_stops_nothing_and_forgets_or_revives_nothing(
         graph: Any, tmp_path: Path, stepped: tuple[Brain, Step]) -> None:
     brain, step = stepped
     levels = graph.listen(msg.ServiceLevel, "service_level", qos.STATE)
@@ -99,7 +115,8 @@ def test_a_stepped_clock_stops_nothing_and_revives_no_approval(
         seen.messages.clear()
 
     was = 0
-    for ahead in (HOUR_NS, -HOUR_NS, 0):
+    live_on(graph, 1)
+    for round_, ahead in enumerate((HOUR_NS, -HOUR_NS, 0), start=2):
         before = ask(graph)
         step(ahead)
         for heard in (commands, beats):
@@ -109,6 +126,7 @@ def test_a_stepped_clock_stops_nothing_and_revives_no_approval(
         stepped_s = after.created_at.sec - before.created_at.sec
         assert stepped_s == pytest.approx((ahead - was) / 1e9, abs=60)
         assert approve(graph, tmp_path, before).status == "approved", "a jump expires nothing"
+        live_on(graph, round_)
         commands.wait_for(lambda command: command.angular.z > 0.0)
         was = ahead
 

@@ -27,12 +27,14 @@ class Brain:
 
     def __init__(self, home, limits=None, ttl=None):
         self.home, self.limits, self.ttl, self.now = home, limits or LIMITS, ttl or {}, NOW
+        self.stepped = 0
         self.open()
 
     def open(self):
         self.ledger = Stream.open(self.home / "ledger", "memory")
         path = self.home / "memory" / "memory.db"
-        self.keeper = Keeper(path, self.limits, self.ttl, lambda: self.now)
+        self.keeper = Keeper(
+            path, self.limits, self.ttl, lambda: self.now + self.stepped, lambda: self.now)
         self.looked_at = self.keeper.catch_up(self.ledger)
 
     def close(self):
@@ -483,6 +485,43 @@ def test_kinds_outlive_their_time(tmp_path):
     assert {each.action for each in brain.recall()} == {"e", "s"}
     brain.restart(without_projection=True)
     assert {each.action for each in brain.recall()} == {"e", "s"}
+    brain.close()
+
+
+def test_a_stepped_clock_ages_nothing_until_the_next_start(tmp_path):
+    brain = Brain(tmp_path, ttl={"working": 3600.0})
+    for hours in (0, 1, -1, 0):
+        brain.stepped = hours * HOUR
+        brain.write(episode("w", kind="working", stamp_ns=brain.now + brain.stepped))
+        brain.now += HOUR // 4
+        assert brain.keeper.expire(brain.ledger) == 0
+    for _ in range(4):
+        brain.now += 1
+        assert brain.keeper.expire(brain.ledger) == 1
+        brain.now += HOUR // 4
+    brain.close()
+
+
+def test_a_full_memory_lets_the_oldest_go_also_after_a_step_back(tmp_path):
+    brain = Brain(tmp_path, limits=LIMITS | {"working": 1500})
+    brain.write(episode("first", kind="working"))
+    brain.stepped = -HOUR
+    for _ in range(20):
+        brain.now += 1
+        (last,) = brain.write(episode("later", kind="working"))
+    assert last.stamp_ns == brain.now - HOUR
+    assert {each.action for each in brain.recall()} == {"later"}
+    brain.close()
+
+
+def test_a_file_without_the_keepers_times_is_taken_over(tmp_path):
+    brain = Brain(tmp_path, ttl={"working": 3600.0})
+    brain.write(episode("w", kind="working"))
+    for statement in ("DROP INDEX by_end", "ALTER TABLE episodes DROP COLUMN ended"):
+        brain.keeper._store._db.execute(statement)
+    brain.restart()
+    brain.now += HOUR + 1
+    assert brain.keeper.expire(brain.ledger) == 1
     brain.close()
 
 
