@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from brainos_msgs.srv import GetSystemStatus
@@ -14,10 +15,13 @@ from rich.text import Text
 
 from brainos_ros.cli.client import Caller, brain
 from brainos_ros.cli.client import add_arguments as add_common
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.watchdog.level import Level
 from brainos_ros.watchdog.report import FAILED, STANDBY, WORDS, WORKING
 
 REFRESH_S = 0.5
+SILENT_S = 1.0
+SILENT = (ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +31,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if all roles work, 1 if not."""
+    """0 if all roles work, 1 if not; on a terminal it goes on until it is interrupted."""
     with brain(args) as caller:
+        if sys.stdout.isatty() and not args.once and not args.json:
+            with Live(refresh_per_second=4) as live:
+                for picture in pictures(caller):
+                    live.update(picture)
+                    time.sleep(REFRESH_S)
         reply = _ask(caller)
         if args.json:
             print(json.dumps(as_dict(reply), indent=2))
-        elif args.once or not sys.stdout.isatty():
-            Console().print(_picture(reply))
         else:
-            with Live(_picture(reply), refresh_per_second=4) as live:
-                while True:
-                    time.sleep(REFRESH_S)
-                    reply = _ask(caller)
-                    live.update(_picture(reply))
+            Console().print(_picture(reply))
     return 0 if reply.service_level.level in (Level.ONLINE, Level.OFFLINE) else 1
 
 
-def _ask(caller: Caller) -> Any:
-    return caller.call(GetSystemStatus, "watchdog/get_status", GetSystemStatus.Request())
+def pictures(caller: Caller) -> Iterator[Group]:
+    """The table again and again; where the watchdog falls silent, the last one and since when.
+
+    Raises `BrainError` if it does not answer at first.
+    """
+    reply, heard = _ask(caller), time.localtime()
+    yield _picture(reply)
+    while True:
+        try:
+            reply, heard = _ask(caller, SILENT_S), time.localtime()
+            yield _picture(reply)
+        except BrainError as error:
+            if error.code not in SILENT:
+                raise
+            since = time.strftime("%H:%M:%S", heard)
+            yield Group(Text(f"watchdog silent since {since}", "bold red"), _picture(reply))
+
+
+def _ask(caller: Caller, timeout_s: float | None = None) -> Any:
+    request = GetSystemStatus.Request()
+    return caller.call(GetSystemStatus, "watchdog/get_status", request, timeout_s)
 
 
 def as_dict(reply: Any) -> dict[str, Any]:
@@ -85,7 +107,7 @@ def _picture(reply: Any) -> Group:
                           ("restarts", "right"), ("heartbeat", "right"), ("cpu", "right"),
                           ("memory", "right"), ("last failure", "left")):
         table.add_column(name, justify=justify, no_wrap=name != "last failure")  # type: ignore[arg-type]
-    now = time.time()
+    now = level.stamp.sec + level.stamp.nanosec / 1e9
     for node in reply.nodes:
         style = {WORKING: "green", STANDBY: "cyan", FAILED: "red"}.get(node.status, "yellow")
         table.add_row(
