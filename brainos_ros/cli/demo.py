@@ -27,7 +27,7 @@ from brainos_ros.cli.demo_work import PROBES, Facts, Work
 from brainos_ros.conscience.credentials import provision
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.memory.audit import verify_streams
-from brainos_ros.robots.picture import render_top_view
+from brainos_ros.robots.picture import check_ending, render_top_view
 from brainos_ros.robots.simulation import build
 from brainos_ros.ros import discovery
 
@@ -56,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
     """Run it; 0 if nobody was touched by a moving robot and every record verified."""
     if not 5.0 <= args.duration <= 86400.0:
         raise BrainError(f"--duration is {args.duration:g}; it must be 5 to 86400 seconds")
+    if args.picture:
+        check_ending(args.picture)
+    for path in filter(None, (args.report, args.picture)):
+        path.open("ab").close()  # refused now rather than after the work
     home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
     people = str(args.people.resolve()) if args.people else ""
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             work.close()
     rclpy.try_shutdown()
     report = _report(work.facts, home)
+    console.print(_table(report))
     if args.report:
         args.report.write_text(json.dumps(report, indent=2) + "\n")
     if args.picture:
@@ -90,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
         )
         title = f"{args.duration:.0f} s among {args.people.name if args.people else 'a crowd'}"
         render_top_view(args.picture, work.scene, title, notes)
-    console.print(_table(report))
     good = report["contacts_while_moving"] == 0
     return 0 if good and report["records_written"] == report["records_verified"] else 1
 

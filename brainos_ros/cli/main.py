@@ -21,7 +21,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns its exit code: 0 done, 1 it found something wrong, 2 bad usage."""
+    """Run one verb; returns its exit code: 0 done, 1 it found something wrong, 2 refused."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     arguments = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="brainos", description="A brain for robots.")
@@ -43,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"brainos {args.verb}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

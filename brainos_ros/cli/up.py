@@ -136,7 +136,10 @@ def _start_driver(
     path = home / "watchdog" / "driver.yaml"
     content = {**robot.shared_parameters(), "robot": robot.name, "home": str(home),
                **driver.parameters}
-    path.write_text(yaml.safe_dump({"/**": {"ros__parameters": content}}))
+    try:
+        path.write_text(yaml.safe_dump({"/**": {"ros__parameters": content}}))
+    except OSError as error:  # of a full disk it does not name the file
+        raise BrainError(f"{path}: {error.strerror}", ErrorCode.UNAVAILABLE) from error
     overrides = [part for given in args.driver_parameter for part in ("-p", given)]
     arguments = ["--ros-args", "--params-file", str(path), *_ros_arguments(args)[1:], *overrides]
     return _start([*command, *arguments], {})

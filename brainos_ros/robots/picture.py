@@ -121,6 +121,13 @@ class _Canvas:
             raise BrainError(f"picture {path}: {error}") from None
 
 
+def check_ending(path: Path) -> None:
+    """Raise BrainError if no picture can be written under such a name."""
+    known = _pillow("Image").registered_extensions()
+    if path.suffix.lower() not in known:
+        raise BrainError(f"{path}: end it with .png or .jpg, so that it is known what to write")
+
+
 def render_top_view(
     path: Path | str, scene: Scene, title: str = "", notes: Sequence[str] = (), width: int = 1200
 ) -> None:
@@ -259,5 +266,5 @@ def _pillow(module: str) -> Any:
         return importlib.import_module(f"PIL.{module}")
     except ImportError:
         raise BrainError(
-            "a picture needs Pillow: pip install 'brainos_ros[sim]'", ErrorCode.UNAVAILABLE
+            "a picture needs Pillow: pip install pillow", ErrorCode.UNAVAILABLE
         ) from None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,34 @@ def test_a_person_halts_and_resets(graph: Any) -> None:
         assert (graph.home / "conscience" / "armed").exists()
     finally:
         world.close()
+
+
+@pytest.mark.parametrize(("where", "why"), [
+    (("--report", "missing/r.json"), "missing/r.json: No such file or directory"),
+    (("--picture", "missing/p.png"), "missing/p.png: No such file or directory"),
+    (("--picture", "p.txt"), "p.txt: end it with .png or .jpg, so that it is known what to write"),
+])
+def test_a_demo_that_could_not_report_does_not_begin(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, str], why: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = brainos("demo", "--duration", 5, "--home", tmp_path / "home", *where)
+    assert (done.returncode, done.stderr) == (2, f"brainos demo: {why}\n")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = brainos("up", "sim", "--home", tmp_path / "file")
+    path = tmp_path / "file" / "watchdog"
+    assert (done.returncode, done.stderr) == (2, f"brainos up: {path}: Not a directory\n")
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "watchdog" / "driver.yaml"
+    path.parent.mkdir()
+    path.symlink_to("/dev/full")
+    done = brainos("up", "sim", "--home", tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"brainos up: {path}: No space left on device\n")
 
 
 @pytest.mark.parametrize("verb", [
