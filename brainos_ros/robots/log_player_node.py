@@ -22,7 +22,7 @@ from sensor_msgs.msg import LaserScan
 from brainos_ros.errors import BrainError
 from brainos_ros.robots import carmen
 from brainos_ros.robots.legs import Leg, Legs
-from brainos_ros.robots.messages import Transforms, odometry_message, scan_message
+from brainos_ros.robots.messages import LIDAR, Transforms, odometry_message, scan_message
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes, s_to_time
 from brainos_ros.ros.main import run
@@ -76,7 +76,7 @@ class LogPlayerNode(Node):
             else None
         )
         offset = self.log.parameters.get("robot_frontlaser_offset", "0")
-        self._transforms = Transforms(self, _number(offset), 0.0)
+        self._transforms = Transforms(self, {LIDAR: (_number(offset), 0.0, 0.0)})
         self._period_s = self._scan_period()
         self._has_odometry = any(isinstance(row, carmen.OdometryRow) for row in self.log.rows)
         self.ended = False

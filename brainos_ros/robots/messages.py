@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Iterable
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -12,6 +13,7 @@ from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import LaserScan
 
+Point = tuple[float, float, float]
 ODOM, BASE, LIDAR = "odom", "base_link", "lidar_link"
 
 
@@ -70,10 +72,32 @@ def velocity_message(
     return message
 
 
-class Transforms:
-    """odom → base_link and base_link → lidar_link on TF, where `tf2_ros` is installed."""
+def links(urdf: str) -> dict[str, Point]:
+    """Where each link is in the first one [m]; of a URDF that only shifts them."""
+    found = {}
+    for joint in ElementTree.fromstring(urdf).iter("joint"):
+        child, origin = joint.find("child"), joint.find("origin")
+        assert child is not None and origin is not None
+        x, y, z = map(float, origin.attrib["xyz"].split())
+        found[child.attrib["link"]] = (x, y, z)
+    return found
 
-    def __init__(self, node: Any, lidar_x: float, lidar_z: float) -> None:
+
+def _fixed(link: str, at: Point, stamp: Time) -> TransformStamped:
+    message = TransformStamped()
+    message.header.stamp = stamp
+    message.header.frame_id, message.child_frame_id = BASE, link
+    shift = message.transform.translation
+    shift.x, shift.y, shift.z = at
+    message.transform.rotation.w = 1.0
+    return message
+
+
+class Transforms:
+    """odom → base_link on TF, and from there to what is `fixed` to it, where `tf2_ros` is
+    installed."""
+
+    def __init__(self, node: Any, fixed: Mapping[str, Point]) -> None:
         try:
             from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
         except ImportError:
@@ -82,12 +106,8 @@ class Transforms:
             return
         self._moving = TransformBroadcaster(node)
         self._fixed = StaticTransformBroadcaster(node)
-        lidar = TransformStamped()
-        lidar.header.stamp = node.get_clock().now().to_msg()
-        lidar.header.frame_id, lidar.child_frame_id = BASE, LIDAR
-        lidar.transform.translation.x, lidar.transform.translation.z = lidar_x, lidar_z
-        lidar.transform.rotation.w = 1.0
-        self._fixed.sendTransform(lidar)
+        stamp = node.get_clock().now().to_msg()
+        self._fixed.sendTransform([_fixed(link, at, stamp) for link, at in fixed.items()])
 
     def send(self, odometry: Odometry) -> None:
         """Publish where the base is, as in `odometry`."""

@@ -1,7 +1,8 @@
 """The simulated robot as a node: the topics of a real base, and the action `execute`.
 
-Publishes `scan` (20 Hz), `odom` (50 Hz), `tracked_people` (20 Hz) and `sim_truth` (20 Hz, what
-really happened, for reports; the brain does not listen to it); listens to `cmd_vel`; drives
+Publishes `scan` (20 Hz), `odom` (50 Hz), `tracked_people` (20 Hz), `robot_description` (its URDF,
+for rviz) and `sim_truth` (20 Hz, what really happened, for reports; the brain does not listen to
+it); listens to `cmd_vel`; drives
 actions by publishing `cmd_vel_raw`, so that its own navigator is held back like anybody's. Once a
 genome has evolved, its driving genes become this node's parameters.
 """
@@ -23,24 +24,27 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import LaserScan
+from std_msgs.msg import String
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robots.messages import (
     ODOM,
     Transforms,
+    links,
     odometry_message,
     scan_message,
     velocity_message,
 )
 from brainos_ros.robots.navigator import Driving, Errand, Navigator
 from brainos_ros.robots.people import PERSON_RADIUS_M
-from brainos_ros.robots.physics import LIDAR_HEIGHT_M, TIMESTEP_S, Base
+from brainos_ros.robots.physics import TIMESTEP_S, Base
 from brainos_ros.robots.sim_parameters import BASE_LIMITS, DRIVING, PARAMETERS
 from brainos_ros.robots.simulation import build
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes, refuse
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameters
+from brainos_ros.shipped import shipped
 
 TICK_S = 0.01
 STEPS_PER_ODOM, STEPS_PER_SCAN, STEPS_PER_COMMAND = 4, 10, 10
@@ -79,7 +83,10 @@ class SimRobotNode(Node):
             TrackedPeople, settings["tracked_people_topic"], qos.SENSOR
         )
         self._truth = self.create_publisher(SimTruth, "sim_truth", qos.EVENT)
-        self._transforms = Transforms(self, 0.0, LIDAR_HEIGHT_M)
+        urdf = shipped("urdf/sim_base.urdf").read_text()
+        self._description = self.create_publisher(String, "robot_description", qos.STATE)
+        self._description.publish(String(data=urdf))
+        self._transforms = Transforms(self, links(urdf))
         self.create_subscription(command, settings["cmd_vel_out_topic"], self._obey, qos.COMMAND)
         self._errand: Errand | None = None
         self._goal: Any = None

@@ -19,9 +19,12 @@ from rcl_interfaces.msg import ParameterEvent
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import LaserScan
+from std_msgs.msg import String
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.robots.messages import links
 from brainos_ros.robots.navigator import Driving
+from brainos_ros.robots.physics import LIDAR_HEIGHT_M
 from brainos_ros.robots.sim_robot_node import SimRobotNode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
@@ -65,6 +68,14 @@ def test_it_drives_by_the_genome_once_that_has_evolved(graph, robot):
     changes.wait_for(lambda event: [each.name for each in event.changed_parameters]
                      == ["cruise_speed_mps"])
     assert node.get_parameter("cruise_speed_mps").value == 0.5
+
+
+def test_it_says_what_it_looks_like(graph, robot):
+    descriptions = graph.listen(String, "robot_description", qos.STATE)
+    robot()
+    where = links(descriptions.wait_for().data)
+    assert where["lidar_link"] == (0.0, 0.0, LIDAR_HEIGHT_M)
+    assert where.keys() == {"lidar_link", "left_wheel_link", "right_wheel_link"}
 
 
 def obey_blindly(graph):
