@@ -28,7 +28,7 @@ def table(parameters: tuple) -> list[str]:
 
 def content() -> str:
     """The whole document."""
-    from brainos_ros.robots.sim_robot_node import PARAMETERS
+    from brainos_ros.robots import log_player_node, sim_parameters
     from brainos_ros.ros.lifecycle import COMMON
 
     lines = [
@@ -49,7 +49,8 @@ def content() -> str:
             if name.endswith("Node") and getattr(each, "role", "") == role
         )
         lines += ["", f"## {role}", "", *table(kind.parameters)]
-    lines += ["", "## sim_robot", "", *table(PARAMETERS)]
+    for name, module in (("sim_robot", sim_parameters), ("log_player", log_player_node)):
+        lines += ["", f"## {name}", "", *table(module.PARAMETERS)]
     return "\n".join(lines) + "\n"
 
 

@@ -231,7 +231,7 @@ def load_mujoco() -> Any:
         return importlib.import_module("mujoco")
     except ImportError:
         raise BrainError(
-            "the simulated robot needs MuJoCo: pip install 'brainos_ros[sim]'",
+            "the simulated robot needs MuJoCo: pip install mujoco",
             ErrorCode.UNAVAILABLE,
         ) from None
 
