@@ -144,6 +144,7 @@ def make_environment(ros):
     value = digest(
         "env 2 %s %s %s" % (ros, sys.version, ROOT),
         "scripts/requirements.txt",
+        "scripts/requirements-runtime.txt",
         "scripts/requirements-ros.txt",
     )
     stamp = os.path.join(VENV, "brainos.stamp")

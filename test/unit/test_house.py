@@ -1,6 +1,8 @@
 """The rules of the house: only the doors import ROS, and no room imports another."""
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ ROOMS = {"pfc", "conscience", "memory", "world_model", "genome_sync", "watchdog"
 DOORS = {"ros", "robots", "cli"}
 ROS_PACKAGES = ("rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "tf2_ros")
 MODULES = sorted(PACKAGE.rglob("*.py"))
+DISTRIBUTIONS = {"cel": "common-expression-language", "yaml": "PyYAML"}
+OPTIONAL = {"nacl", "tf2_ros"}
 
 
 def imports(path: Path) -> set[str]:
@@ -59,6 +63,19 @@ def test_no_room_imports_another(path: Path) -> None:
         if name.startswith("brainos_ros.") and name.split(".")[1] in others
     }
     assert not foreign
+
+
+def test_every_import_is_declared_and_nothing_else() -> None:
+    listed = (PACKAGE.parent / "scripts/requirements-runtime.txt").read_text()
+    libraries = {line.split("#")[0].strip() for line in listed.splitlines()} - {""}
+    libraries = {re.split("[=<>]", line)[0] for line in libraries}
+    packages = set(re.findall("<exec_depend>(.+)</exec_depend>",
+                              (PACKAGE.parent / "package.xml").read_text()))
+    imported = {name.split(".")[0] for path in MODULES for name in imports(path)}
+    imported -= {"", "brainos_ros", *OPTIONAL, *sys.stdlib_module_names}
+    named = {DISTRIBUTIONS.get(name, name) for name in imported}
+    assert named <= libraries | packages
+    assert libraries <= named
 
 
 def test_the_error_codes_are_those_of_the_message() -> None:
