@@ -282,6 +282,20 @@ def test_a_stepped_clock_freezes_nothing(graph, monkeypatch: pytest.MonkeyPatch)
         assert snapshot(graph).stamp.sec == pytest.approx(now, abs=DEADLINE_S)
 
 
+def test_a_world_from_before_a_step_back_is_not_frozen(graph, monkeypatch) -> None:
+    now = WorldModelNode._ros_now
+    with monkeypatch.context() as ahead:
+        ahead.setattr(WorldModelNode, "_ros_now", lambda node: now(node) + 3600 * 10**9)
+        node = graph.start(WorldModelNode)
+        assert observe(graph, "cube", data=[text("colour", "red")]).success
+        graph.stop(node)
+    node = graph.start(WorldModelNode)
+    assert observe(graph, "cube", data=[text("colour", "blue")]).success
+    cube = get(graph, "cube").entity
+    assert cube.attributes[0].value.string_value == "blue"
+    assert cube.last_updated.sec == pytest.approx(now(node) / 1e9, abs=DEADLINE_S)
+
+
 def test_the_world_survives_a_restart(graph) -> None:
     node = graph.start(WorldModelNode)
     assert create(graph, "dock", "station").success
