@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import os
 import sys
 
 from brainos_msgs.srv import Halt
@@ -17,10 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with brain(args) as caller:
-        request = Halt.Request(reason=args.reason, requester=getpass.getuser())
+        request = Halt.Request(reason=args.reason, requester=_user())
         reply = caller.call(Halt, "conscience/halt", request)
     if reply.message:
         print(f"brainos halt: {reply.message}", file=sys.stderr)
         return 1
     print(f"halted after {reply.latency_ms:.1f} ms; only a reset by an operator ends it")
     return 0
+
+
+def _user() -> str:
+    """The user's name, or the number where it has none: that is no reason not to halt."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

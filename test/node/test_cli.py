@@ -1,6 +1,8 @@
 """The verbs that ask a running brain, as a person types them."""
 
 import json
+import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from brainos_msgs import msg, srv
 from conscience_world import FAST_BASE, World, provisioned
 
+from brainos_ros.cli import halt
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
@@ -88,6 +91,13 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     path.symlink_to("/dev/full")
     done = brainos("up", "sim", "--home", tmp_path)
     assert (done.returncode, done.stderr) == (2, f"brainos up: {path}: No space left on device\n")
+
+
+def test_a_user_without_a_name_may_halt(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    assert halt._user() == str(os.getuid())
 
 
 @pytest.mark.parametrize("verb", [
