@@ -248,8 +248,13 @@ def _network(place: Place) -> Network:
 
 def _address(place: Place) -> str:
     host, _, port = place.text().rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise place.wrong(f"{place.value()!r} is not host:port; write e.g. 10.0.0.2:22")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise place.wrong(f"{host!r} cannot be a host's name ({error}); "
+                          "write e.g. 10.0.0.2:22") from error
     return place.text()
 
 

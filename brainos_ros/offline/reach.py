@@ -36,7 +36,7 @@ class Reach:
                 address = (host.strip("[]"), int(port))
                 socket.create_connection(address, self._network.period_s).close()
                 self._note(place, 0)
-            except OSError:
+            except (OSError, ValueError):  # the latter for what cannot be a host's name
                 self._note(place, self._failed[place] + 1)
             self._closed.wait(self._network.period_s)
 

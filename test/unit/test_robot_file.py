@@ -59,6 +59,8 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("old", "new", "line", "words"), [
     ("nodes:", "network: {reach: [fleet.local]}\nnodes:", 10,
      ["network.reach[0]", "'fleet.local'", "host:port"]),
+    ("nodes:", "network: {reach: ['a..b:22']}\nnodes:", 10, ["'a..b'", "host's name"]),
+    ("nodes:", "network: {reach: ['a:²']}\nnodes:", 10, ["'a:²'", "host:port"]),
     ("nodes:", "network: {period_s: 0}\nnodes:", 10, ["network.period_s", "0.1 to 3600"]),
     ("after: [memory]", "after: [memry]", 14, ["nodes.pfc.after[0]", "'memry'", "'memory'"]),
     ("  memory:\n", "  memory:\n    after: [pfc]\n", 15,

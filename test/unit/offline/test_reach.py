@@ -61,9 +61,10 @@ def test_a_place_that_swallows_packets_does_not_answer(told: Told) -> None:
             assert list(told.get(timeout=LIMIT_S)) == []
 
 
-def test_a_name_nobody_knows_does_not_answer(told: Told) -> None:
-    with closing(Reach(Network(("nobody.invalid:80",), 0.05, 2), told.put)):
-        assert list(told.get(timeout=60.0)) == ["nobody.invalid:80"]
+@pytest.mark.parametrize("named", ["nobody.invalid:80", "a..b:22"])
+def test_a_name_nobody_knows_does_not_answer(told: Told, named: str) -> None:
+    with closing(Reach(Network((named,), 0.05, 2), told.put)):
+        assert list(told.get(timeout=60.0)) == [named]
 
 
 def test_without_places_it_is_never_cut_off(told: Told) -> None:
