@@ -123,7 +123,7 @@ def _view_beside_writer(args: argparse.Namespace) -> bytes:
         with _open(args) as stream:
             return stream.view(args.path)
     except BrainError as error:
-        if error.code != ErrorCode.UNAVAILABLE:
+        if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.LEDGER_REFUSED):
             raise
     return auditing.view(_path(args), args.path)
 

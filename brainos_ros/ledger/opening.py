@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames
@@ -19,10 +20,10 @@ def take_lock(layout: Layout) -> int:
     fd = disk.open_file(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        disk.ftruncate(fd, 0)
-        disk.write_all(fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: then nobody learns the pid
+            disk.write_all(fd, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        holder = os.pread(fd, 32, 0).decode(errors="replace").partition("\n")[0]
         disk.close(fd)
         raise BrainError(
             f"stream '{layout.path.name}' is being written by process {holder}; stop it, or ask it",
@@ -48,9 +49,9 @@ def load_key(layout: Layout) -> SigningKey:
     return key
 
 
-def unavailable(layout: Layout, error: OSError) -> BrainError:
+def unopened(layout: Layout, error: OSError) -> BrainError:
     return BrainError(
         f"stream '{layout.path.name}' cannot be opened: {error.strerror} "
         f"({error.filename or layout.path})",
-        ErrorCode.UNAVAILABLE,
+        ErrorCode.LEDGER_REFUSED,
     )

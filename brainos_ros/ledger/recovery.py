@@ -16,9 +16,9 @@ from brainos_ros.ledger import disk, erasure, frames
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
-from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
+from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, Run, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, last_checkpoint
-from brainos_ros.ledger.tiles import Tiles, pack_offsets
+from brainos_ros.ledger.tiles import Derived, Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
 
 RECOVERABLE, HUMAN = "FROZEN_RECOVERABLE", "FROZEN_HUMAN"
@@ -76,6 +76,7 @@ class Recovered(NamedTuple):
     checkpoint: Checkpoint | None
     checkpoints_end: int
     torn: Torn | None
+    derived: Derived
 
 
 def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> Recovered | None:
@@ -95,13 +96,26 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
             raise Damage("the newest segment of the log is missing")
         walk = _enter(segments, stream_id, tiles)
         torn = _walk_newest(layout, segments[-1], walk, checkpoint)
-        fresh = walk.mountain.take_fresh()
-        tiles.cut(segments[-1].first)
-        tiles.extend(walk.mountain.size, fresh, pack_offsets(walk.offsets))
-        _compare(checkpoint, walk, tiles)
+        size, fresh = walk.mountain.size, walk.mountain.take_fresh()
+        tiles.cut(size)
+        _compare(checkpoint, walk, _followed_by(tiles, size, fresh))
     except Damage as damage:
         raise freeze(layout, HUMAN, str(damage)) from None
-    return Recovered(segments[-1], walk, checkpoint, end, torn)
+    derived = (size, fresh, pack_offsets(walk.offsets))
+    return Recovered(segments[-1], walk, checkpoint, end, torn, derived)
+
+
+def _followed_by(tiles: Tiles, size: int, fresh: list[bytearray]) -> Run:
+    """The stored nodes, and after them those that a tree of `size` leaves has and nobody stored."""
+
+    def run(level: int, start: int, count: int) -> bytes:
+        first = size // TILE_WIDTH**level - len(fresh[level]) // HASH_SIZE
+        stored = min(count, max(0, first - start))
+        at = max(0, start - first) * HASH_SIZE
+        rest = fresh[level][at : at + (count - stored) * HASH_SIZE]
+        return tiles.run(level, start, stored) + rest
+
+    return run
 
 
 def _last_checkpoint(layout: Layout, key: PublicKey) -> tuple[Checkpoint | None, int]:
@@ -215,17 +229,17 @@ def _walk_newest(
     return Torn(len(rest), f"torn/{kept.name}")
 
 
-def _compare(checkpoint: Checkpoint | None, walk: Walk, tiles: Tiles) -> None:
+def _compare(checkpoint: Checkpoint | None, walk: Walk, run: Run) -> None:
     """The head must be one of this log's, and the newest seal's root that of the records."""
     if checkpoint is None:
         if walk.mountain.size > 1:
             raise Damage(f"there are {walk.mountain.size} records, but no head is kept")
         return
-    if range_root(0, checkpoint.size, tiles.run) != checkpoint.root:
+    if range_root(0, checkpoint.size, run) != checkpoint.root:
         raise Damage(f"the head over {checkpoint.size} records has another root than they have")
     for seal in walk.seals:
         if seal.size == checkpoint.size and seal.hash != checkpoint.seal:
             raise Damage(f"the head over {checkpoint.size} records names another seal")
     last = walk.seals[-1]
-    if range_root(0, last.size, tiles.run) != last.root:
+    if range_root(0, last.size, run) != last.root:
         raise Damage(f"the seal over {last.size} records has another root than they have")

@@ -15,7 +15,7 @@ from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.log import LogReader, Record, frames_from, to_record
 from brainos_ros.ledger.notes import SigningKey
-from brainos_ros.ledger.opening import load_key, take_lock, unavailable
+from brainos_ros.ledger.opening import load_key, take_lock, unopened
 from brainos_ros.ledger.path_index import PathIndex
 from brainos_ros.ledger.proof import prove
 from brainos_ros.ledger.recovery import Frozen, Recovered, Torn, recover
@@ -77,7 +77,7 @@ class Stream(Writer):
 
         Raises:
             BrainError: INVALID_ARGUMENT for a bad name; UNAVAILABLE where another process writes
-                the stream, or where the disk is full, read-only or failing.
+                the stream; LEDGER_REFUSED where the disk is read-only, failing or too full.
             Frozen: the log is not what it was when it was accepted.
         """
         if "/" in frames.check_path(name, "name"):
@@ -99,7 +99,7 @@ class Stream(Writer):
             elif lock_fd >= 0:
                 os.close(lock_fd)
             if isinstance(error, OSError):
-                raise unavailable(layout, error) from error
+                raise unopened(layout, error) from error
             raise
         return stream
 
@@ -126,7 +126,8 @@ class Stream(Writer):
             cut = {"bytes_cut": self.torn.bytes, "file": self.torn.file}
             self._append(kinds.RECOVERED, frames.encode(cut))
         disk.sync_directory(layout.path)
-        self.checkpoint()
+        # more than one record without any head would be damage to the next opening
+        (self._sign_if_possible if self._checkpoint else self.checkpoint)()
         if not layout.keys.exists():
             rotation.keep_history(layout, rotation.history(layout))
         _open_streams.add(self)

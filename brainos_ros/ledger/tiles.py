@@ -15,6 +15,9 @@ from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain
 
+#: A number of leaves, and of the newest of them the nodes per level and the packed offsets.
+Derived = tuple[int, list[bytearray], bytes]
+
 
 def pack_offsets(offsets: "array[int]") -> bytes:
     """Offsets as the file `offsets` holds them."""
@@ -80,9 +83,9 @@ class Tiles:
         """Forget what lies beyond `size` leaves."""
         level = 0
         while (self._layout.tiles / str(level)).exists():
-            disk.ftruncate(self._level(level), size // TILE_WIDTH**level * HASH_SIZE)
+            _shorten(self._level(level), size // TILE_WIDTH**level * HASH_SIZE)
             level += 1
-        disk.ftruncate(self._offsets, 4 * size)
+        _shorten(self._offsets, 4 * size)
 
     def sync(self) -> None:
         """Make them durable, so that the next opening need not look at sealed segments."""
@@ -100,3 +103,8 @@ class Tiles:
         for fd in fds:
             with suppress(OSError):
                 disk.close(fd)
+
+
+def _shorten(fd: int, length: int) -> None:
+    if os.fstat(fd).st_size > length:
+        disk.ftruncate(fd, length)

@@ -14,7 +14,7 @@ from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.merkle import Mountain
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, pack_checkpoint, sign_checkpoint, thin
 from brainos_ros.ledger.recovery import RECOVERABLE, Recovered, freeze
-from brainos_ros.ledger.tiles import Tiles, pack_offsets
+from brainos_ros.ledger.tiles import Derived, Tiles, pack_offsets
 from brainos_ros.ledger.walk import Seal
 
 CHECKPOINT_S = 1.0
@@ -52,7 +52,7 @@ class Writer:
         self._dirty = False
         self._tiles_due = False
         self._offsets: array[int] = array("I")
-        self._backlog: list[tuple[int, list[bytearray], bytes]] = []
+        self._backlog: list[Derived] = []
         self._salts: list[bytes] = []
         self._tiles = Tiles(layout, writable=True)
 
@@ -352,8 +352,13 @@ class Writer:
         self._checkpoints_end = recovered.checkpoints_end
         self._fd = disk.open_file(recovered.segment.path, os.O_RDWR | os.O_CLOEXEC)
         self._offset = walk.offset
-        self._capacity = max(self._segment_bytes, walk.offset)
-        disk.allocate(self._fd, 0, self._capacity)
+        self._capacity = max(self._segment_bytes, walk.offset + frames.SEAL_SIZE)
+        try:
+            disk.allocate(self._fd, 0, self._capacity)
+        except OSError as error:
+            if error.errno not in disk.TRANSIENT or self.size > self._seal.size:
+                raise
+            self._capacity = walk.offset  # no room: the next record begins a segment
         try:
             disk.fdatasync(self._fd)
             disk.fdatasync(self._checkpoints_fd)
@@ -361,6 +366,8 @@ class Writer:
         except OSError as error:
             raise self._stop(f"the log found could not be made durable: {error}") from error
         self._durable = self._seal
+        self._backlog.append(recovered.derived)
+        self._store_derived()
 
     def _release(self) -> None:
         """Close every file of the log and accept nothing more."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import fill as leave_no_room
 from small_disk import small_disk
 
 from brainos_ros.errors import BrainError, ErrorCode
@@ -125,13 +126,43 @@ def test_a_full_disk_that_is_emptied_goes_on(disk: Path) -> None:
     assert verify(disk / "pfc").verified
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_full_disk_opens_what_is_there(disk: Path, killed: bool) -> None:
+    """With no room for a head, for nodes of the tree nor, after an orderly end, for a record."""
+    stream = Stream.open(disk, "pfc", segment_bytes=64 << 10, window_s=3600.0)
+    head = 0
+    while 4096 - (stream.path / "checkpoints").stat().st_size % 4096 > head:
+        before = (stream.path / "checkpoints").stat().st_size
+        stream.event("note", b"x")
+        stream.checkpoint()
+        head = (stream.path / "checkpoints").stat().st_size - before
+    leave_no_room(disk)
+    for _ in range(200):
+        stream.event("note", b"x")
+    size = stream.size
+    if killed:
+        stream._release()
+    else:
+        stream.close()
+    ballast = leave_no_room(disk)
+    with Stream.open(disk, "pfc", segment_bytes=64 << 10) as stream:
+        assert stream.size == size
+        if not killed:
+            with pytest.raises(BrainError, match="No space left on device"):
+                stream.event("note", b"x" * 4096)
+        ballast.unlink()
+        assert stream.event("note", b"again") == size
+        assert stream.checkpoint().size == size + 1
+    assert verify(disk / "pfc").verified
+
+
 def test_a_read_only_disk_is_named_as_such(disk: Path) -> None:
     with Stream.open(disk, "pfc", segment_bytes=64 << 10) as stream:
         stream.event("note", b"before")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(BrainError, match="Read-only file system") as refusal:
         Stream.open(disk, "pfc")
-    assert refusal.value.code is ErrorCode.UNAVAILABLE
+    assert refusal.value.code is ErrorCode.LEDGER_REFUSED
     report = verify(disk / "pfc")
     assert report.verified
     assert report.records == 2
