@@ -7,6 +7,7 @@ lifecycle node, the gate with its sensors (while active), and the halt (from con
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from brainos_ros.conscience.records import Writer
 from brainos_ros.conscience.reset import ResetDesk
 from brainos_ros.conscience.rules import RuleSet, read
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
-from brainos_ros.errors import BrainError
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import (
     attributes_to_dict,
@@ -43,6 +44,7 @@ class ConscienceNode(BrainNode):
     """May veto, never forgets."""
 
     role = "conscience"
+    needs_ledger = False  # without one nothing moves, and the halt's door stays open
     parameters = tuple(Parameter(*described) for described in DESCRIBED)
 
     def __init__(self, **node_arguments: Any) -> None:
@@ -56,6 +58,7 @@ class ConscienceNode(BrainNode):
         self._outlet = Outlet(self.latch)
         self._gate_side: GateSide | None = None
         self._writer: Writer | None = None
+        self._unrecorded = ""
         self._untold: list[dict[str, Any]] = []
         self._halt_side = Side(self, "conscience_halt")
         self._halt_side.node.create_service(
@@ -85,14 +88,13 @@ class ConscienceNode(BrainNode):
             msg.SafetyState, "conscience/safety_state", qos.STATE)
         self._evaluations = self.create_publisher(
             msg.SafetyEvaluation, "conscience/evaluations", qos.EVENT)
-        record_rules(self.record, self._rules, "", [])
-        self._writer = Writer(self.record)
+        self._begin_record()
         while self._untold:
             self._writer.put("halt", self._untold.pop(0))
         self._gate = Gate(base(self.settings), self._assumed, periods(self.settings), self._rules)
         self._gate.expects_people = bool(self.settings["tracked_people_topic"])
         self._gate.halted = self.latch.look
-        self._gate.held.append(self._writer.problem)
+        self._gate.held += [self._writer.problem, lambda _: self._unrecorded]
         self._open_desks()
         self._gate_side = GateSide(self, self._gate, self._outlet, Lines(self._writer.put),
                                    self._state_changed)
@@ -138,6 +140,28 @@ class ConscienceNode(BrainNode):
             self.home, adopted.rules_file(self.settings["rules_file"]))
         if remark:
             self.get_logger().warning(remark)
+
+    def _begin_record(self) -> None:
+        """The rules in force come first; where the ledger refuses, the writer tries again."""
+        self._unrecorded = "the rules in force are not on record"
+        self._writer = Writer(self._write)
+        try:
+            record_rules(self._write, self._rules, "", [])
+        except BrainError as error:
+            if error.code is not ErrorCode.LEDGER_REFUSED:
+                raise
+            self.get_logger().error(f"nothing may move: {error}")
+            record_rules(self._writer.put, self._rules, "", [])
+
+    def _write(self, kind: str, body: dict[str, Any]) -> None:
+        super().record(kind, body)
+        self._unrecorded = ""
+
+    def record(self, kind: str, body: Mapping[str, Any], *, durable: bool = False) -> int:
+        """As the base does it, after the rules in force; no door waits for the ledger to open."""
+        if self._unrecorded:
+            raise BrainError(self._unrecorded, ErrorCode.LEDGER_REFUSED)
+        return super().record(kind, body, durable=durable)
 
     def _open_desks(self) -> None:
         lifetime = self.settings["approval_lifetime_s"]

@@ -59,6 +59,8 @@ class BrainNode(LifecycleNode):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     beats: ClassVar[bool] = True
     """Whether the base sends the heartbeat (the watchdog sends its own)."""
+    needs_ledger: ClassVar[bool] = True
+    """Whether a ledger that cannot be opened refuses activation."""
 
     def __init__(self, **node_arguments: Any) -> None:
         self._scope: list[Callable[[], None]] | None = None
@@ -300,7 +302,8 @@ class BrainNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         def activate() -> None:
-            self._stream()
+            if self.needs_ledger:
+                self._stream()
             self.activate()
 
         return self._enter(

@@ -222,6 +222,44 @@ def test_a_full_disk_denies_stops_still_halts_and_ends_when_space_returns(
     assert kept.issuperset(accepted), "what was allowed is on record"
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_started_on_a_full_disk_it_halts_and_moves_nothing_until_space_returns(
+        graph: Any, disk: Path, world: World, opens: bool) -> None:
+    graph.home = disk / "home"
+    keys = provisioned(graph.home)
+    graph.stop(graph.start(ConscienceNode, **FAST_BASE))
+    if not opens:
+        shutil.rmtree(graph.home / "ledger" / "conscience")
+    ballast = fill(disk)
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    world.request = (0.4, 0.0)
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    ends_stopped(world, states, "ledger refused")
+    verdict = evaluate(graph, "aisle_1")
+    assert not verdict.approved
+    assert "not on record" in verdict.reason
+    assert graph.call(srv.Halt, "conscience/halt").success
+    ends_stopped(world, states, "halted")
+
+    states.messages.clear()
+    ballast.unlink()
+    states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
+    world.request = (0.0, 0.0)
+    world.commands.messages.clear()
+    world.commands.wait_for()
+    states.messages.clear()
+    token = reset_token(graph.home, "anna", keys)
+    reset = srv.Reset.Request(operator_name="anna", token=token)
+    assert graph.call(srv.Reset, "conscience/reset", reset).success
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    accepted = evaluate(graph, "aisle_1")
+    assert accepted.approved
+    graph.stop(node)
+    assert verify(graph.home / "ledger" / "conscience").verified
+    kinds = [kind for _, kind, _ in stream.events(graph.home)]
+    assert kinds.index("rules.loaded") < kinds.index("evaluation")
+
+
 @pytest.fixture
 def process(graph: Any, keys: Path) -> Iterator[subprocess.Popen[bytes]]:
     """An active conscience in a process of its own."""
