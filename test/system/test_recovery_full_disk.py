@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +39,18 @@ def test_the_watchdog_comes_back_on_a_full_disk(small_home: Path, tmp_path: Path
         assert brain.stop() == 0
     frames = frames_from(Layout(small_home / "ledger" / "watchdog"), 0)
     assert "adopted" in [to_record(frame).kind for frame in frames]
+
+
+def test_a_conscience_killed_on_a_full_disk_comes_back_and_halts(
+    small_home: Path, tmp_path: Path
+) -> None:
+    brain = Brain(tmp_path, BASE + "  conscience: {}\n", small_home)
+    try:
+        brain.said("service level ONLINE")
+        fill(small_home)
+        os.kill(brain.pids()["conscience"], signal.SIGKILL)
+        brain.said("conscience works again")
+        halt = [sys.executable, "-m", "brainos_ros.cli.main", "halt", "--timeout", "20"]
+        assert subprocess.run(halt, check=False).returncode == 0
+    finally:
+        assert brain.stop() == 0
