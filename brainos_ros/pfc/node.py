@@ -1,13 +1,13 @@
 """The PFC's door to ROS: `decide` and `explain`; `acting` holds `pursue`.
 
-An action that was under way when this process ended is reported at the next activation and not
-repeated.
+An action that was under way when this process ended is reported at the next activation, cancelled
+and not repeated.
 """
 
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from brainos_ros.shipped import shipped
 
 SETTLE_S = 0.5
 ANSWER_S = 0.1  # the loop waits meanwhile
+OVER = (CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID, CancelGoal.Response.ERROR_GOAL_TERMINATED)
 
 
 class PfcNode(BrainNode):
@@ -82,9 +83,8 @@ class PfcNode(BrainNode):
 
     def activate(self) -> None:
         self._catch_up()
-        interrupted = self.store.take_interrupted()
+        interrupted = self.store.interrupted()
         for decision_id in interrupted:
-            self.record_pursuit(decision_id, "interrupted")
             self.get_logger().warning(
                 f"the action of decision {decision_id} was interrupted; it is cancelled, and not "
                 "repeated"
@@ -218,16 +218,15 @@ class PfcNode(BrainNode):
                 f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
             )
 
-    def cancel(self, goals: Sequence[UUID]) -> bool:
-        """Cancel orders that an earlier process gave the robot; False if it does not answer."""
-        for goal_id in goals:
-            request = CancelGoal.Request()
-            request.goal_info.goal_id = goal_id
-            try:
-                self._asking.call(self._cancel, request, ANSWER_S)
-            except BrainError:
-                return False
-        return True
+    def cancel(self, goal_id: UUID) -> bool:
+        """Cancel an order that an earlier process gave the robot; False until it obeys."""
+        request = CancelGoal.Request()
+        request.goal_info.goal_id = goal_id
+        try:
+            reply = self._asking.call(self._cancel, request, ANSWER_S)
+        except BrainError:
+            return False
+        return bool(reply.goals_canceling) or reply.return_code in OVER
 
     def tell(self, episode: Episode) -> None:
         """Publish an episode of its own, and see to it that the memory gets it, now or later."""

@@ -103,10 +103,9 @@ class Store:
     def end_action(self, decision_id: str) -> None:
         self._db.execute("UPDATE decisions SET acting=0 WHERE decision_id=?", (decision_id,))
 
-    def take_interrupted(self) -> list[str]:
-        """Return, once, the decisions whose action was under way when the process ended."""
-        rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting").fetchall()
-        self._db.execute("UPDATE decisions SET acting=0 WHERE acting")
+    def interrupted(self) -> list[str]:
+        """The decisions whose action was under way when a process ended; each until it ends."""
+        rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting")
         return [row[0] for row in rows]
 
     def add_outcome(self, place: int, outcome: Outcome) -> bool:

@@ -23,6 +23,7 @@ from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.pfc.node import PfcNode
+from brainos_ros.pfc.store import Store
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
 
@@ -313,13 +314,17 @@ def test_deactivation_aborts_and_nothing_is_repeated(graph, world):
     pursuer.close()
 
 
-def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, world):
+def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, monkeypatch):
+    graph._run(World(robot=False))
     pfc = start(graph)
     decision_id = graph.call(Decide, "pfc/decide", request("a")).decision.decision_id
     graph.stop(pfc)
     with closing(sqlite3.connect(graph.home / "pfc" / "pfc.db")) as kept, kept:
         kept.execute("UPDATE decisions SET acting=1")
+    graph.stop(start(graph))
+    world = World()
     world.holding = True
+    graph._run(world)
     robot = ActionClient(graph.tester, Execute, "execute")
     assert robot.wait_for_server(DEADLINE_S)
     goal_id = UUID(uuid=list(uuid.UUID(decision_id).bytes))
@@ -328,8 +333,16 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, world):
     )
     assert wait(wait(task)).accepted
     assert world.began.wait(DEADLINE_S)
-    start(graph)
+    ended, settled = Store.end_action, queue.SimpleQueue()
+    monkeypatch.setattr(
+        Store, "end_action", lambda *which: (ended(*which), settled.put(which[1]))
+    )
+    pfc = start(graph)
     assert world.cancelled.wait(DEADLINE_S)
+    assert settled.get(timeout=DEADLINE_S) == decision_id
+    graph.stop(pfc)
+    with closing(Store(graph.home / "pfc" / "pfc.db")) as store:
+        assert store.interrupted() == []
     assert len(world.ordered) == 1
     wait(graph.tester.executor.create_task(robot.destroy))
 

@@ -1,7 +1,7 @@
 """The action `pursue`: observe, decide, let the robot act, learn."""
 
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from brainos_msgs.action import Execute, Pursue
@@ -33,7 +33,7 @@ class Acting:
     a server that is there can give it.
     """
 
-    def __init__(self, brain: "PfcNode", interrupted: Sequence[str]) -> None:
+    def __init__(self, brain: "PfcNode", interrupted: list[str]) -> None:
         self._brain, self._interrupted = brain, interrupted
         self._pursuit: Pursuit | None = None
         self._open = True
@@ -76,12 +76,14 @@ class Acting:
 
     def check_time(self) -> None:
         """To be called now and then: ends what takes too long, and what a crash left behind."""
-        if self._interrupted and self._robot.server_is_ready():
-            goals = [_goal_id(decision_id) for decision_id in self._interrupted]
-            if self._brain.cancel(goals):
-                self._interrupted = ()
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
+        if self._interrupted and self._robot.server_is_ready():
+            for decision_id in tuple(self._interrupted):
+                if self._brain.cancel(_goal_id(decision_id)):
+                    self._brain.record_pursuit(decision_id, "interrupted")
+                    self._brain.store.end_action(decision_id)
+                    self._interrupted.remove(decision_id)
 
     def _drive(self, goal: Any, work: Work) -> None:
         """Go on with `work` until it waits again, then when that is done, until it ends.

@@ -93,13 +93,14 @@ def test_a_wrong_outcome_is_refused(wrong):
         outcome(**wrong)
 
 
-def test_an_action_under_way_at_a_crash_is_reported_once(store, tmp_path):
+def test_an_action_under_way_at_a_crash_is_reported_until_it_ends(store, tmp_path):
     decision = decide()
     add(store, decision)
     store.begin_action(decision.decision_id)
     again = Store(tmp_path / "pfc" / "pfc.db")
-    assert again.take_interrupted() == [decision.decision_id]
-    assert again.take_interrupted() == []
+    assert again.interrupted() == again.interrupted() == [decision.decision_id]
+    again.end_action(decision.decision_id)
+    assert again.interrupted() == []
     again.close()
 
 
@@ -108,7 +109,7 @@ def test_an_action_that_ended_is_not_reported(store):
     add(store, decision)
     store.begin_action(decision.decision_id)
     store.end_action(decision.decision_id)
-    assert store.take_interrupted() == []
+    assert store.interrupted() == []
 
 
 def test_replay_rebuilds_and_repeats_without_harm(store):
