@@ -66,12 +66,13 @@ class Pursuit:
     def outcome(self) -> tuple[str, float]:
         """What is learnt: (outcome, reward). Raises BrainError if nothing is.
 
-        Taking too long is a failure. A cancel, or a robot that refused, was busy or vanished, says
-        nothing of the option.
+        Taking too long is a failure, unless the robot did it before the cancel reached it. A
+        cancel, or a robot that refused, was busy or vanished, says nothing of the option.
         """
-        if self.code is ErrorCode.TIMEOUT:
+        late = self.code is ErrorCode.TIMEOUT
+        if late and not (self.result and self.result.success):
             return "failure", -1.0
-        if self.reason:
+        if self.reason and not late:
             raise BrainError(f"{self.action}: {self.reason}", self.code)
         if not self.result.success and self.result.error_code in NOT_TRIED:
             raise BrainError(

@@ -115,6 +115,17 @@ def test_taking_too_long_is_a_failure(clock):
     assert pursuit.outcome() == ("failure", -1.0)
 
 
+def test_what_the_robot_did_before_the_cancel_reached_it_counts(clock):
+    robot = Robot()
+    pursuit, _ = begin(robot, timeout_s=60.0)
+    clock.now += 60.0
+    pursuit.check_time(lambda: True)
+    assert robot.cancels == 1
+    robot.finish()
+    assert pursuit.result.success
+    assert pursuit.outcome() == ("success", 0.5)
+
+
 def test_a_robot_that_vanishes_teaches_nothing():
     pursuit, _ = begin(Robot())
     pursuit.check_time(lambda: False)
