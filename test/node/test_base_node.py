@@ -146,6 +146,14 @@ def test_a_failed_transition_is_rolled_back(graph, fails, state, hooks) -> None:
     assert explain(graph, "").success
 
 
+def test_the_reason_outlives_a_roll_back_that_fails(graph) -> None:
+    node = graph.start(Sample, state="inactive")
+    node.fails = "activate"
+    node.deactivate = lambda: node._raise(RuntimeError("worse"))
+    assert not graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    assert "activate broke" in node._last_failure
+
+
 def test_heartbeats_come_from_construction_on(graph) -> None:
     beats = graph.listen(Heartbeat, "heartbeats", qos.HEARTBEATS)
     graph.start(Sample, state="unconfigured")
