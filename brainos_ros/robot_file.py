@@ -190,10 +190,17 @@ def executable(package: str, name: str) -> list[str] | None:
 
 
 Finder = Callable[[str, str], Sequence[str] | None]
+TypeFinder = Callable[[str], object]
 
 
-def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
+def load(
+    robot: str | Path,
+    find_executable: Finder = executable,
+    find_type: TypeFinder = lambda name: name,
+) -> Robot:
     """Read and check a robot file, given by name or path.
+
+    `find_type` finds a message type for who has ROS, None if there is none of that name.
 
     Raises `BrainError` (NOT_FOUND) for an unknown robot and (INVALID_ARGUMENT) for a mistake in
     the file, with its line.
@@ -229,7 +236,7 @@ def load(robot: str | Path, find_executable: Finder = executable) -> Robot:
         if "hardware" in fields else ("cpu",),
         composition=fields["composition"].flag() if "composition" in fields else False,
         driver=_driver(fields["driver"], find_executable) if "driver" in fields else None,
-        nodes=_nodes(fields["nodes"], find_executable),
+        nodes=_nodes(fields["nodes"], find_executable, find_type),
         parameters=fields["parameters"].mapping() if "parameters" in fields else {},
     )
 
@@ -278,16 +285,25 @@ def _must_exist(place: Place, package: str, name: str, find_executable: Finder) 
             f"or name one that `ros2 pkg executables {package}` lists")
 
 
-def _nodes(place: Place, find_executable: Finder) -> dict[str, NodeSpec]:
+def _nodes(
+    place: Place, find_executable: Finder, find_type: TypeFinder
+) -> dict[str, NodeSpec]:
     places = place.fields()
     if not places:
         raise place.wrong("there are no nodes; name at least one, e.g. `memory: {}`")
-    nodes = {role: _node(role, at, list(places), find_executable) for role, at in places.items()}
+    nodes = {role: _node(role, at, list(places), find_executable, find_type)
+             for role, at in places.items()}
+    for role, spec in nodes.items():
+        if spec.standby and f"{role}_standby" in nodes:
+            raise places[f"{role}_standby"].wrong(
+                f"the stand-by of {role!r} has this name; give this role another, or {role!r} "
+                "`standby: false`")
     _refuse_cycle(nodes, places)
     return nodes
 
 
-def _node(role: str, place: Place, roles: list[str], find_executable: Finder) -> NodeSpec:
+def _node(role: str, place: Place, roles: list[str], find_executable: Finder,
+          find_type: TypeFinder) -> NodeSpec:
     if role == "watchdog":
         raise place.wrong("the watchdog is not one of its own nodes; remove this entry")
     fields = place.fields(("package", "executable", "after", "standby", "essential", "configure_s",
@@ -303,7 +319,7 @@ def _node(role: str, place: Place, roles: list[str], find_executable: Finder) ->
         configure_s=fields["configure_s"].number(0.1, 600) if "configure_s" in fields else 20.0,
         restart=_restart(fields["restart"]) if "restart" in fields else Restart(),
         heartbeat=_beat(fields["heartbeat"]) if "heartbeat" in fields else Beat(),
-        outputs=tuple(_output(item) for item in fields["outputs"].items())
+        outputs=tuple(_output(item, find_type) for item in fields["outputs"].items())
         if "outputs" in fields else (),
         parameters=fields["parameters"].mapping() if "parameters" in fields else {},
     )
@@ -343,14 +359,18 @@ def _beat(place: Place) -> Beat:
     return Beat(**given)
 
 
-def _output(place: Place) -> Output:
+def _output(place: Place, find_type: TypeFinder) -> Output:
     fields = place.fields(list(Output.__dataclass_fields__))
     for must in ("topic", "type", "period_s"):
         if must not in fields:
             raise place.wrong(f"the field {must!r} is missing")
-    if fields["type"].text().count("/") != 2:
+    package, _, name = fields["type"].text().partition("/msg/")
+    if not (package.isidentifier() and name.isidentifier()):
         raise fields["type"].wrong(f"{fields['type'].text()!r} is not a message type; "
                                    "write e.g. geometry_msgs/msg/Twist")
+    if find_type(fields["type"].text()) is None:
+        raise fields["type"].wrong(f"package {package!r} has no message {name!r}; build and source "
+                                   "it, or name one that `ros2 interface list -m` lists")
     return Output(
         topic=fields["topic"].text(),
         type=fields["type"].text(),

@@ -51,7 +51,7 @@ class WatchdogNode(BrainNode):
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__(**node_arguments)
-        self._robot = robot_file.load(self.settings["robot_file"])
+        self._robot = robot_file.load(self.settings["robot_file"], find_type=message_type)
         self._notifier = Notifier()
         self._pids: set[int] = set()  # that were heard, of supervised processes or not
         self._loads: dict[str, report.Load] = {}
@@ -88,10 +88,8 @@ class WatchdogNode(BrainNode):
             Heartbeat, self.resolve_topic_name("heartbeats"), lambda _: None, qos.HEARTBEATS)
         for role, spec in self._robot.nodes.items():
             for output in spec.outputs:
-                package, _, name = output.type.split("/")
-                kind = getattr(import_module(f"{package}.msg"), name)
-                self.create_subscription(
-                    kind, output.topic, partial(self._see, role, output.topic), qos.SENSOR)
+                self.create_subscription(message_type(output.type), output.topic,
+                                         partial(self._see, role, output.topic), qos.SENSOR)
         self.door(GetSystemStatus, "watchdog/get_status", self._get_status)
         self.slow_door(RestartNode, "watchdog/restart", self._restart)
         self.slow_door(Failover, "watchdog/failover", self._failover)
@@ -305,6 +303,15 @@ class WatchdogNode(BrainNode):
                 level=bytes([level]), message=message,
                 values=[KeyValue(key=key, value=value) for key, value in values.items()]))
         self._diagnostics.publish(array)
+
+
+def message_type(name: str) -> Any:
+    """The class of `geometry_msgs/msg/Twist`; None where there is none of that name."""
+    package, _, kind = name.split("/")
+    try:
+        return getattr(import_module(f"{package}.msg"), kind, None)
+    except ImportError:
+        return None
 
 
 def main() -> None:

@@ -128,3 +128,12 @@ def test_a_mistake_in_the_robot_file_is_refused_with_its_line(graph: Any, robot:
     Path(robot).write_text(ROBOT.replace("[memory]", "[memry]"))
     with pytest.raises(BrainError, match=r"test.yaml:6: .*did you mean 'memory'"):
         graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+
+
+def test_a_message_type_that_is_not_there_is_refused_with_its_line(
+    graph: Any, robot: str
+) -> None:
+    outputs = "outputs: [{topic: a, type: geometry_msgs/msg/Twst, period_s: 1}]"
+    Path(robot).write_text(ROBOT.replace("memory: {}", f"memory: {{{outputs}}}"))
+    with pytest.raises(BrainError, match=r"test.yaml:5: .*'geometry_msgs' has no message 'Twst'"):
+        graph.start(WatchdogNode, state="unconfigured", robot_file=robot)

@@ -80,6 +80,12 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
     ("after: [memory]", "restart: {strategy: one4one}", 14, ["one4one", "one_for_one"]),
     ("after: [memory]", "restart: {backoff_s: 9, backoff_max_s: 1}", 14, ["at least"]),
     ("after: [memory]", "outputs: [{topic: a, type: Twist, period_s: 1}]", 14, ["geometry_msgs"]),
+    ("after: [memory]", "outputs: [{topic: a, type: /msg/Twist, period_s: 1}]", 14,
+     ["geometry_msgs"]),
+    ("after: [memory]", "outputs: [{topic: a, type: geometry_msgs/msg/Twst, period_s: 1}]", 14,
+     ["nodes.pfc.outputs[0].type", "'Twst'", "ros2 interface list"]),
+    ("  pfc:\n", "  pfc_standby: {}\n  pfc:\n    standby: true\n", 13,
+     ["nodes.pfc_standby", "stand-by of 'pfc'", "standby: false"]),
     ("after: [memory]", "standby: maybe", 14, ["true nor false"]),
     ("  pfc:", "  watchdog:", 14, ["watchdog"]),
 ])
@@ -88,7 +94,7 @@ def test_a_mistake_names_its_line(
 ) -> None:
     path = written(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(BrainError) as refused:
-        robot_file.load(path, anything)
+        robot_file.load(path, anything, lambda name: None if name.endswith("Twst") else name)
     message = str(refused.value)
     assert message.startswith(f"{path}:{line}:"), message
     for word in words:
