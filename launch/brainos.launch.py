@@ -1,7 +1,8 @@
 """A robot's brain: `ros2 launch brainos_ros brainos.launch.py robot:=sim`.
 
 Runs `brainos up`, which keeps the watchdog up, which starts and drives the nodes. Dead, it is
-started again; what it refuses (a wrong robot file or parameter) ends the launch.
+started again; its orderly end, and what it refuses (a wrong robot file or parameter), end the
+launch.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ ARGUMENTS = {
     "home": ("", "state directory (default: ~/.ros/brainos/ROBOT)"),
     "driver": ("true", "start the driver the robot file names, if it names one"),
 }
-REFUSED = 2  # exit code of `brainos up`
+ENDS = {0: "brainos up ended", 2: "brainos up refused"}  # by its exit code
 
 
 def _up(context: Any) -> list[Any]:
@@ -44,13 +45,14 @@ def _up(context: Any) -> list[Any]:
     return [ExecuteProcess(
         cmd=[ExecutableInPackage(package="brainos_ros", executable="brainos"), *command],
         name="brainos", output="screen", emulate_tty=True, respawn=True, respawn_delay=1.0,
-        on_exit=_end_if_refused, sigterm_timeout="5", sigkill_timeout="30")]
+        on_exit=_end_with_it, sigterm_timeout="5", sigkill_timeout="30")]
 
 
-def _end_if_refused(event: Any, _: Any) -> list[Any]:
+def _end_with_it(event: Any, _: Any) -> list[Any]:
     from launch.actions import Shutdown
 
-    return [Shutdown(reason="brainos up refused")] if event.returncode == REFUSED else []
+    reason = ENDS.get(event.returncode)
+    return [Shutdown(reason=reason)] if reason else []
 
 
 def generate_launch_description() -> Any:

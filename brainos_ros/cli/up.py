@@ -1,8 +1,8 @@
 """`brainos up`: starts the watchdog, which starts everything else, and keeps it running.
 
 This process knows no ROS. It restarts a watchdog that ends or falls silent; the new one adopts the
-living nodes. If it is killed itself, the kernel ends its watchdog too and the nodes stay, for
-whoever runs `brainos up` next.
+living nodes. With one that was told to stop it ends. If it is killed itself, the kernel ends its
+watchdog too and the nodes stay, for whoever runs `brainos up` next.
 """
 
 import argparse
@@ -185,7 +185,7 @@ class Upkeep:
         self._began = time.monotonic()
 
     def run(self, duration_s: float | None) -> int:
-        """Until SIGINT, SIGTERM or `duration_s`; returns the exit code."""
+        """Until SIGINT, SIGTERM, `duration_s` or an orderly end of the watchdog; the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask_to_stop)
         until = self._began + duration_s if duration_s else float("inf")
@@ -226,14 +226,14 @@ class Upkeep:
                 lag.expect(expected)
                 ready = self._wait([process.pidfd], expected)
                 now = time.monotonic()
+                if self._read():
+                    heart.beat(now)
                 if self._stop or now >= until:
                     return None
                 if process.pidfd in ready:
                     code = watchdog.wait()
                     return f"was killed by {signal.Signals(-code).name}" if code < 0 else (
                         f"exited with code {code}")
-                if self._read():
-                    heart.beat(now)
                 if lag.ran(now):
                     heart.allow_until(now + BEAT.period_s * BEAT.misses)
                 if heart.suspicious(now):
@@ -266,6 +266,9 @@ class Upkeep:
                 continue
             lines = said.decode(errors="replace").splitlines()
             alive = alive or "WATCHDOG=1" in lines
+            if "STOPPING=1" in lines:
+                self._say("the watchdog was told to stop, and so is the brain")
+                self._stop = True
             works = any(line.startswith(("STATUS=ONLINE", "STATUS=OFFLINE")) for line in lines)
             if works and not self._ready:
                 self._ready = True

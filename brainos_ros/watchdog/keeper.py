@@ -104,11 +104,15 @@ class Keeper:
             self.wake()
         if self._thread.is_alive():
             self._thread.join()
-        os.close(self._wakeup)
+        with self.lock:
+            os.close(self._wakeup)
+            self._wakeup = -1
 
     def wake(self) -> None:
-        """Let the loop look at once."""
-        os.eventfd_write(self._wakeup, 1)
+        """Let the loop look at once, if it has not ended."""
+        with self.lock:
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
         """Wait, without the lock, until `holds()`, which is called with it, or the end."""

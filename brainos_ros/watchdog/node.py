@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -53,6 +54,7 @@ class WatchdogNode(BrainNode):
         super().__init__(**node_arguments)
         self._robot = robot_file.load(self.settings["robot_file"], find_type=message_type)
         self._notifier = Notifier()
+        self._running = ExitStack()
         self._pids: set[int] = set()  # that were heard, of supervised processes or not
         self._loads: dict[str, report.Load] = {}
         self._clients_by_node: dict[str, tuple[int, Client]] = {}
@@ -76,16 +78,21 @@ class WatchdogNode(BrainNode):
         use_sim_time = self.get_parameter("use_sim_time").value
         content = plan.parameters(self._robot, self.home, use_sim_time, composed)
         self._file_changed = plan.write_parameters(path, content)
-        commands = plan.commands(self._robot, path, plan.passed_on(sys.argv), composed)
-        self._keeper = Keeper(self._robot, commands, self, self.home, self.get_namespace(),
-                              composed, self.settings["autostart"])
+        self._commands = plan.commands(self._robot, path, plan.passed_on(sys.argv), composed)
+        self._composed = composed
 
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
         self._ears = second_node(self, "ears")
+        self._running.callback(self._ears.destroy_node)
         self._heard = self._ears.create_subscription(
             Heartbeat, self.resolve_topic_name("heartbeats"), lambda _: None, qos.HEARTBEATS)
+        self._journal = Journal(self._tell, self.record, self._ledger_refused)
+        self._running.callback(self._journal.close)
+        self._keeper = Keeper(self._robot, self._commands, self, self.home, self.get_namespace(),
+                              self._composed, self.settings["autostart"])
+        self._running.callback(self._keeper.stop, STOP_S)
         for role, spec in self._robot.nodes.items():
             for output in spec.outputs:
                 self.create_subscription(message_type(output.type), output.topic,
@@ -93,7 +100,6 @@ class WatchdogNode(BrainNode):
         self.door(GetSystemStatus, "watchdog/get_status", self._get_status)
         self.slow_door(RestartNode, "watchdog/restart", self._restart)
         self.slow_door(Failover, "watchdog/failover", self._failover)
-        self._journal = Journal(self._tell, self.record, self._ledger_refused)
         self.every(BEAT_S, self._send_beat)
         self.every(1.0, self._publish_nodes)
         adopted = self._keeper.begin()
@@ -101,14 +107,11 @@ class WatchdogNode(BrainNode):
             self.get_logger().warning(
                 f"the robot file changed; {', '.join(adopted)} live on with what they were started "
                 "with: brainos restart <role>")
-        self._reach = Reach(self._robot.network, self._note_reach)
+        self._running.callback(Reach(self._robot.network, self._note_reach).close)
+        self._running.callback(self._notifier.say, "STOPPING=1")
 
     def deactivate(self) -> None:
-        self._notifier.say("STOPPING=1")
-        self._reach.close()
-        self._keeper.stop(STOP_S)
-        self._journal.close()
-        self._ears.destroy_node()
+        self._running.close()
 
     # ---------------------------------------------------------------- what the keeper needs
 
@@ -280,6 +283,8 @@ class WatchdogNode(BrainNode):
     # ---------------------------------------------------------------- diagnostics
 
     def diagnose(self) -> Mapping[str, object]:
+        if not self.is_active:
+            return {}
         level = self._keeper.supervisor.ladder.current
         return {
             "service_level": level.level.name if level else "starting",

@@ -13,6 +13,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 from brainos_msgs.msg import ErrorCode, Heartbeat, NodeStatus, ServiceLevel  # noqa: E402
 from brainos_msgs.srv import Failover, GetMemoryStats, GetSystemStatus, RestartNode  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
 
 from brainos_ros.errors import BrainError  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
@@ -137,3 +138,25 @@ def test_a_message_type_that_is_not_there_is_refused_with_its_line(
     Path(robot).write_text(ROBOT.replace("memory: {}", f"memory: {{{outputs}}}"))
     with pytest.raises(BrainError, match=r"test.yaml:5: .*'geometry_msgs' has no message 'Twst'"):
         graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+
+
+def test_why_it_cannot_start_is_said_whatever_the_roll_back_says(graph: Any, robot: str) -> None:
+    (graph.home / "ledger").write_text("no directory")
+    with pytest.raises(BrainError, match=r"could not start: could not activate: .*Not a directory"):
+        graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+
+
+def test_deactivated_it_takes_the_nodes_down_and_activated_up_again(
+    graph: Any, robot: str
+) -> None:
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    watchdog = graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+    up = levels.wait_for(online)
+    before = {node.pid for node in status(graph).values()}
+    keeper = watchdog._keeper
+    assert graph.change_state("watchdog", Transition.TRANSITION_DEACTIVATE)
+    assert not any(map(alive, before))
+    keeper.wake()
+    assert graph.change_state("watchdog", Transition.TRANSITION_ACTIVATE)
+    levels.wait_for(lambda level: online(level) and since(level) > since(up))
+    assert not before & {node.pid for node in status(graph).values()}

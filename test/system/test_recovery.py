@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from whole_brain import BASE, ROOT, Brain
+from whole_brain import BASE, LIMIT_S, ROOT, Brain
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 TWO = BASE + "  memory: {}\n  world_model: {after: [memory]}\n"
 
@@ -53,6 +57,24 @@ def test_a_new_watchdog_adopts_the_living(start: Callable[[str], Brain]) -> None
         brain.wait_for(lambda count=count: brain.text().count("world_model works") > count)
         assert brain.pids() == before, "no healthy node was restarted"
     assert "was killed: no heartbeat" in brain.text()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "deactivate"])
+def test_a_watchdog_told_to_stop_ends_the_brain(
+    start: Callable[[str], Brain], graph: Any, how: str
+) -> None:
+    brain = start(TWO)
+    pids = brain.pids()
+    if how == "SIGTERM":
+        os.kill(brain.watchdog(), signal.SIGTERM)
+    else:
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        client = graph.tester.create_client(ChangeState, "watchdog/change_state")
+        assert client.wait_for_service(LIMIT_S)
+        client.call_async(request)
+    assert brain.up.wait(LIMIT_S) == 0, brain.text()
+    assert "starting it again" not in brain.text()
+    assert not [pid for pid in pids.values() if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_changed_robot_file_is_told_and_restarts_nobody(start: Callable[[str], Brain]) -> None:
