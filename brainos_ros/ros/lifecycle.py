@@ -347,9 +347,9 @@ class BrainNode(LifecycleNode):
                 self.get_logger().error(sentence)
             else:
                 self.note_failure(f"could not {name}: {error!r}")
-            self._scope, reason = None, self._last_failure
+            self._scope, reason = None, self.last_failure
             self._leave(f"roll {name} back", undo[0], scope, *undo[1:])
-            self._last_failure = reason
+            self._beat.last_failure = reason
             return _FAILURE
         finally:
             self._scope = None

@@ -151,7 +151,7 @@ def test_the_reason_outlives_a_roll_back_that_fails(graph) -> None:
     node.fails = "activate"
     node.deactivate = lambda: node._raise(RuntimeError("worse"))
     assert not graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
-    assert "activate broke" in node._last_failure
+    assert "activate broke" in node.last_failure
 
 
 def test_heartbeats_come_from_construction_on(graph) -> None:
