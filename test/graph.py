@@ -57,12 +57,17 @@ class Graph:
         self.outgoing = Outgoing(self.tester)
 
     def start(
-        self, node_class: type[BrainNode], state: str = "active", **parameters: Any
+        self,
+        node_class: type[BrainNode],
+        state: str = "active",
+        namespace: str = "",
+        **parameters: Any,
     ) -> BrainNode:
         """A node with these parameters, taken to `state` (unconfigured, inactive or active)."""
         given = {"home": str(self.home), **parameters}
         node = node_class(
-            parameter_overrides=[Parameter(name, value=value) for name, value in given.items()]
+            namespace=namespace,
+            parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
         )
         self._run(node)
         steps = {"unconfigured": 0, "inactive": 1, "active": 2}[state]
@@ -70,7 +75,8 @@ class Graph:
             Transition.TRANSITION_CONFIGURE,
             Transition.TRANSITION_ACTIVATE,
         )[:steps]:
-            assert self.change_state(node.get_name(), transition), node.last_failure
+            name = node.get_fully_qualified_name()
+            assert self.change_state(name, transition), node.last_failure
         return node
 
     def stop(self, node: BrainNode) -> None:
