@@ -1,13 +1,11 @@
 """The wall clock of a whole brain is stepped by an hour, either way, while the robot drives."""
 
-import mmap
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stepped_clock import Step, stepped_clock
 from whole_brain import ROOT, Brain
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
@@ -29,30 +27,17 @@ from brainos_ros.ros.conversions import dict_to_attributes
 HOUR_NS = 3600 * 10**9
 LIFETIME_S = 8.0
 BATTERY = (float(percent) for percent in range(100, 20, -1))
-Step = Callable[[int], None]
 
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[tuple[Brain, Step]]:
     """A driving brain, and what steps the wall clock of all its processes."""
-    compiler = shutil.which("cc") or shutil.which("c++")
-    if not compiler:
-        pytest.skip("no C compiler")
-    library, ahead = tmp_path / "stepped_clock.so", tmp_path / "ahead"
-    source = Path(__file__).with_name("stepped_clock.c")
-    subprocess.run(
-        [compiler, "-x", "c", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
-    ahead.write_bytes(bytes(8))
-    with ahead.open("r+b") as file, mmap.mmap(file.fileno(), 8) as page:
-
-        def step(nanoseconds: int) -> None:
-            page[:] = nanoseconds.to_bytes(8, "little", signed=True)
-
+    with stepped_clock(tmp_path) as (variables, step):
         provision(tmp_path, "anna", tmp_path / "keys")
         robot = (ROOT / "config/robots/sim.yaml").read_text().replace(
             "{scan_period_s: 0.05,", f"{{approval_lifetime_s: {LIFETIME_S}, scan_period_s: 0.05,")
         assert "approval_lifetime_s" in robot
-        brain = Brain(tmp_path, robot, LD_PRELOAD=str(library), STEPPED_CLOCK=str(ahead))
+        brain = Brain(tmp_path, robot, **variables)
         try:
             brain.said("service level ONLINE")
             yield brain, step
