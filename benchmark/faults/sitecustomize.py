@@ -1,17 +1,23 @@
-"""Faults on request in a node's process, for bench_recovery: put this folder on PYTHONPATH.
+"""Faults on request in a node's process, for the benchmarks: put this folder on PYTHONPATH.
 
 SIGUSR1 dead-locks the main thread, which runs the node's callbacks; SIGUSR2 makes it spin;
 SIGRTMIN+1 freezes the conscience's output and SIGRTMIN+2 makes it NaN, both with the rest alive;
 both write down when.
+
+Where BRAINOS_ACTS names a file, each process appends to it when it first beat as active, answered
+and commanded; and a file `configuring-<role>` beside it kills the next one that configures itself
+for that role.
 """
 
 import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 
 def _spin(*_: object) -> None:
@@ -42,6 +48,61 @@ def _nan(*_: object) -> None:
     Outlet.send = send  # type: ignore[method-assign]
     _say_when()
 
+
+def _write_down_first_acts(path: str) -> None:
+    from brainos_ros.conscience.outlet import Outlet
+    from brainos_ros.ros.lifecycle import BrainNode
+
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    known: set[tuple[str, str]] = set()
+    beat, answering, enter = BrainNode._send_heartbeat, BrainNode.answering, BrainNode._enter
+
+    def note(role: str, what: str) -> None:
+        if (role, what) not in known:
+            known.add((role, what))
+            os.write(file, f"{time.monotonic()!r} {role} {os.getpid()} {what}\n".encode())
+
+    def noted_beat(self: BrainNode) -> None:
+        if self.is_active:
+            note(self.role, "beat")
+        beat(self)
+
+    def noted_answering(self: BrainNode, *given: Any) -> Any:
+        answer = answering(self, *given)
+
+        def noted(request: Any, response: Any) -> Any:
+            response = answer(request, response)
+            note(self.role, "answer")
+            return response
+
+        return noted
+
+    def entering(self: BrainNode, name: str, hook: Any, *given: Any) -> Any:
+        fault = Path(path).with_name(f"configuring-{self.role}")
+
+        def fatal() -> None:
+            hook()
+            fault.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        dies = name == "configure" and fault.exists()
+        return enter(self, name, fatal if dies else hook, *given)
+
+    def publish(outlet: Outlet, send: Any) -> None:
+        def noted(linear: float, angular: float) -> None:
+            note("conscience", "command")
+            send(linear, angular)
+
+        outlet.__dict__["send_command"] = send and noted
+
+    BrainNode._send_heartbeat, BrainNode._enter = noted_beat, entering  # type: ignore
+    BrainNode.answering = noted_answering  # type: ignore[method-assign]
+    Outlet.publish = property(lambda self: self.__dict__["send_command"], publish)  # type: ignore
+
+
+if os.environ.get("BRAINOS_ACTS") and any(
+        part.startswith("from brainos_ros.") for part in sys.orig_argv):
+    _write_down_first_acts(os.environ["BRAINOS_ACTS"])
 
 signal.signal(signal.SIGUSR1, lambda *_: threading.Event().wait())
 signal.signal(signal.SIGUSR2, _spin)
