@@ -21,7 +21,7 @@ test: setup ## all tests; TESTS=path or pytest's own options in ARGS
 lint: setup ## ruff, mypy --strict on the plain-Python rooms
 	@. scripts/env.sh && python scripts/lint.py
 
-bench: setup ## every benchmark, or NAME=decide, events, bringup, ledger, ...
+bench: setup ## every benchmark, or NAME=decide, events, ...; of recovery TRIALS=30
 	@. scripts/env.sh && exec python benchmark/run.py $(NAME)
 
 chaos: setup ## random faults in a whole brain for MINUTES=5 from SEED=1; REPORT=file.json

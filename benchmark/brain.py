@@ -17,15 +17,15 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 class Brain:
     """`brainos up <robot>` with its own home; `began` is when it was called (time.monotonic)."""
 
-    def __init__(self, robot: str, home: Path, *options: str) -> None:
+    def __init__(self, robot: str, home: Path, *options: str, **variables: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home, self.log = home, home / "up.log"
         self.began = time.monotonic()
         self.up = subprocess.Popen(
             [sys.executable, "-m", "brainos_ros.cli.main", "up", robot, "--home", str(home),
              *options],
-            cwd=ROOT, stdout=self.log.open("wb"), stderr=subprocess.STDOUT,
-            start_new_session=True)
+            cwd=ROOT, env=os.environ | variables, stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT, start_new_session=True)
 
     def wait_for(self, text: str, timeout_s: float = 60.0) -> float:
         """Seconds from the start until the console said `text`."""

@@ -1,25 +1,30 @@
 """What users have today: launch respawns a process 2 s after it ended, a bond breaks after 4 s
 without a heartbeat, and a lifecycle manager then resets all nodes and brings all up again, asking
-once a second whether they are back. The figures are those Nav2 ships (`respawn_delay` 2.0,
-`bond_timeout` 4.0, `attempt_respawn_reconnection`, nav2_bringup and nav2_lifecycle_manager).
+once a second whether they are back, for ten seconds. The figures are those Nav2 ships
+(`respawn_delay` 2.0, `bond_timeout` 4.0, `attempt_respawn_reconnection`,
+`bond_respawn_max_duration` 10.0, nav2_bringup and nav2_lifecycle_manager).
 
-The nodes, their parameters and the middleware's settings are the same as ours.
+The nodes, their parameters and the middleware's settings are the same as ours. Where a full ROS 2
+is present, the real ones would take this place: `nav2_lifecycle_manager` with these roles as its
+`node_names`, under a launch file that respawns each; a role would then need a `bond::Bond`, which
+our nodes do not have, so each would be wrapped by a node that forms it and passes its state on.
 """
 
 import os
-import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from recovery_trials import ACTIVE, Observer, doors
+from acting import VARIABLE
+from recovery_trials import ACTIVE, KILL, Observer, doors, hit
 
 from brainos_ros import robot_file
 from brainos_ros.watchdog import order, plan
 
 RESPAWN_S, BOND_S, POLL_S = 2.0, 4.0, 1.0
+LIMIT_S = BOND_S + 10.0 + 2.0  # then the manager has given up, and had time to bring all up
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
 
 
@@ -47,7 +52,8 @@ class Peer:
 
     def _respawn(self, name: str) -> None:
         while not self._closing.is_set():
-            self.processes[name] = subprocess.Popen(self._commands[name], start_new_session=True)
+            self.processes[name] = subprocess.Popen(
+                self._commands[name], start_new_session=True, env=os.environ | {VARIABLE: ""})
             self.processes[name].wait()
             self._closing.wait(RESPAWN_S)
 
@@ -105,15 +111,18 @@ class Peer:
             and now - beats.get((role, self.processes[role].pid), (0.0, 0))[0] < 0.3
             and beats[role, self.processes[role].pid][1] == ACTIVE for role in doors())
 
-    def fail(self, role: str, fault: signal.Signals, limit_s: float) -> tuple[float, float] | None:
-        """(detected, answering) [ms]; None if it did not answer within the limit."""
-        began = time.monotonic()
-        os.kill(self.processes[role].pid, fault)
-        time.sleep(0.05)
-        answer = self._observer.first_answer(role, limit_s)
+    def fail(self, role: str, fault: int) -> tuple[float, float | None]:
+        """(detected, answering) [ms]; no answer if it does not come back by itself, and then the
+        process is killed, as a person would."""
+        pid, began = self.processes[role].pid, time.monotonic()
+        if fault == KILL:
+            hit(self._observer, pid, fault)
+        else:
+            os.kill(pid, fault)
+        answer = self._observer.first_answer(role, LIMIT_S)
         if answer is None:
-            return None
-        return (self.detected[role] - began) * 1e3, (answer - began) * 1e3
+            os.kill(pid, KILL)
+        return (self.detected[role] - began) * 1e3, answer and (answer - began) * 1e3
 
     def close(self) -> None:
         self._closing.set()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; `goal` is a check such as `ours <= 20` or `ratio >= 0.9`."""
+    """One figure, measured `n` times; `goal` is a check such as `ours <= 20` or `ratio >= 0.9`."""
 
     name: str
     unit: str
@@ -70,11 +70,12 @@ def machine() -> dict[str, str]:
 def report(bench: str, figures: list[Figure], notes: Mapping[str, object] | None = None) -> int:
     """Print it all; returns 0 (a figure that falls short is shown as short, not an error)."""
     table = Table(title=f"benchmark: {bench}")
-    for column in ("figure", "ours", "peer", "ratio", "goal", ""):
+    for column in ("figure", "n", "ours", "peer", "ratio", "goal", ""):
         table.add_column(column, justify="left" if column in ("figure", "goal", "") else "right")
     for figure in figures:
         table.add_row(
             f"{figure.name} [{figure.unit}]",
+            str(figure.n),
             f"{figure.ours:,.4g}",
             f"{figure.peer:,.4g} ({figure.peer_name})" if figure.peer is not None else "",
             f"{figure.ratio:.2f}" if figure.ratio is not None else "",
