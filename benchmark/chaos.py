@@ -1,18 +1,24 @@
-"""Chaos: random faults, from a seed, in a whole brain that holds a simulated robot.
+"""Chaos: random faults, from a seed, in a whole brain that drives a simulated robot among people.
 
 `make chaos MINUTES=60 SEED=7`. The plan (what, whom, after how long) is made from the seed before
-anything starts and is part of the report. Exits with 1 unless every stream verifies whole, every
-command that must be zero was, nobody acted beside another in a role, and each fault has its
-explanation in the watchdog's ledger or on the console.
+anything starts and is part of the report. Exits with 1 unless
+- the robot drove, and touched nobody while it moved faster than 0.01 m/s (`sim_truth`);
+- every command was zero while the watchdog was silent;
+- every decision, evaluation and episode that was answered with success is on record, and every
+  stream verifies whole;
+- nobody acted in a role before its predecessor had ended (acting.py);
+- each fault has its explanation in the watchdog's ledger.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,17 +26,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
+import acting
 import recovery_trials as trials
-from bench_recovery import ROLES, robot
+from bench_recovery import ROLES, STANDBYS, robot
 from brain import Brain
 
 FAULTS = {"kill": trials.KILL, "stop": trials.STOP, "dead-lock": trials.DEADLOCK,
           "spin": trials.SPIN}
-SETTLE_S = 90.0
+FASTEST_S, SETTLE_S = 1.0, 90.0  # until all is well again
+ASK_S, ANSWER_S = 0.5, 1.0
+CROWD = 16
+LEAST_M = 1.0  # driven in a minute, or that nobody was touched proves nothing
+KEPT = {"decision": ("pfc", "decision_id"), "evaluation": ("conscience", "evaluation_id"),
+        "episode": ("memory", "episode_id")}
 
 
 def plan(seed: int, seconds: float) -> list[dict[str, Any]]:
-    """Faults with the pause before each [s]; the same for the same seed and length."""
+    """Faults with the pause before each [s], more than fit into the time; the same for the same
+    seed and length."""
     random, steps, total = Random(seed), [], 0.0
     while total < seconds:
         pause = round(random.uniform(0.0, 6.0), 2)
@@ -42,30 +55,97 @@ def plan(seed: int, seconds: float) -> list[dict[str, Any]]:
         if kind == "watchdog":
             step["signal"] = random.choice(["kill", "stop"])
         steps.append(step)
-        total += pause + 5.0
+        total += pause + FASTEST_S
     return steps
+
+
+class Answers:
+    """Asks for decisions and evaluations and writes episodes all the time, and keeps the ids that
+    were answered with success."""
+
+    def __init__(self, observer: trials.Observer) -> None:
+        from brainos_msgs import msg, srv
+
+        self._observer, self._stop = observer, threading.Event()
+        self.ids: dict[str, set[str]] = {kind: set() for kind in KEPT}
+        episode = msg.Episode(objective="chaos", action="drive", outcome="success", reward=0.5)
+        self._threads = [threading.Thread(target=self._ask, args=question, daemon=True)
+                         for question in (
+            (srv.Decide, "pfc/decide", srv.Decide.Request(
+                objective="chaos", options=[msg.Option(name="wait"), msg.Option(name="aisle_1")])),
+            (srv.Evaluate, "conscience/evaluate", srv.Evaluate.Request(action="wait")),
+            (srv.WriteEpisode, "memory/write", srv.WriteEpisode.Request(episode=episode)))]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, kind: Any, door: str, request: Any) -> None:
+        from brainos_ros.errors import BrainError
+
+        while not self._stop.wait(ASK_S):
+            try:
+                reply = self._observer.call(kind, door, request, ANSWER_S)
+            except BrainError:
+                continue  # whoever would answer is being recovered
+            if reply.success:
+                self._keep(reply)
+
+    def _keep(self, reply: Any) -> None:
+        if hasattr(reply, "decision"):
+            self.ids["decision"].add(reply.decision.decision_id)
+            self.ids["evaluation"].add(reply.decision.evaluation_id)
+        elif hasattr(reply, "evaluation"):
+            self.ids["evaluation"].add(reply.evaluation.evaluation_id)
+        else:
+            self.ids["episode"].add(reply.episode_id)
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def lost(self, home: Path) -> dict[str, list[str]]:
+        """Kind -> the ids that were answered and are not on record."""
+        from brainos_ros.ledger.layout import Layout
+        from brainos_ros.ledger.log import frames_from, to_record
+
+        lost = {}
+        for kind, (role, key) in KEPT.items():
+            records = map(to_record, frames_from(Layout(home / "ledger" / role), 0))
+            kept = {json.loads(record.payload)[key] for record in records if record.kind == kind}
+            lost[kind] = sorted(self.ids[kind] - kept)
+        return lost
 
 
 class Run:
     """One run of a plan."""
 
-    def __init__(self, folder: Path) -> None:
-        from brainos_ros.conscience.credentials import provision
+    def __init__(self, folder: Path, seed: int) -> None:
+        from brainos_msgs.msg import SimTruth
 
-        path, self.names = robot(folder, standby=True)
+        from brainos_ros.conscience.credentials import provision
+        from brainos_ros.ros import qos
+
+        path, self.names = robot(folder, STANDBYS)
         self.home = folder / "home"
         provision(self.home, "chaos", folder / "keys")
-        self.brain = Brain(path, self.home)
+        self.observer = trials.Observer(folder)
+        self.truth, self.driven_m = SimTruth(), 0.0
+        self.observer.node.create_subscription(SimTruth, "sim_truth", self._see, qos.EVENT)
+        self.began = time.monotonic()
+        self.brain = Brain(path, self.home, "--driver-parameter", f"seed:={seed}",
+                           "--driver-parameter", f"crowd_size:={CROWD}")
         self.brain.wait_for("service level ONLINE")
-        self.observer = trials.Observer()
+        self.told = trials.Told(self.home)
         self.problems: list[str] = []
-        self._stop = threading.Event()
-        self._turning = threading.Thread(target=self._turn, daemon=True)
-        self._turning.start()
+        self.answers = Answers(self.observer)
+        self._asking = ExitStack()
+        self._asking.enter_context(self.observer.asking(linear=0.5, angular=0.3))
 
-    def _turn(self) -> None:
-        while not self._stop.wait(0.05):
-            self.observer.ask_to_turn()
+    def _see(self, truth: Any) -> None:
+        was, now = self.truth.robot, truth.robot
+        if self.truth.header.stamp.sec:
+            self.driven_m += math.hypot(now.x - was.x, now.y - was.y)
+        self.truth = truth
 
     def settle(self) -> None:
         trials.wait_until(
@@ -101,7 +181,7 @@ class Run:
     def _explained(self, name: str, began: float) -> None:
         def told() -> bool:
             return any(kind == "failed" and body["process"] == name and body["evidence"]
-                       and body["at_s"] >= began for kind, body in trials.events(self.home))
+                       for kind, body in self.told.since(began))
 
         try:
             trials.wait_until(told)
@@ -111,8 +191,7 @@ class Run:
     def _held_from(self, began: float) -> None:
         """Silent watchdog: from 300 ms on until it beats again the command must be zero."""
         back = min(trials.wait_until(lambda: [
-            body["at_s"] for kind, body in trials.events(self.home)
-            if kind == "adopted" and body["at_s"] > began]))
+            body["at_s"] for kind, body in self.told.since(began) if kind == "adopted"]))
         moved = [at for at, size in list(self.observer.commands)
                  if began + 0.3 < at < back and size != 0.0]
         if moved:
@@ -120,12 +199,15 @@ class Run:
                 f"it was told to move {moved[0] - began:.2f} s after the watchdog fell silent")
 
     def close(self) -> dict[str, Any]:
-        """End the brain and verify what it wrote."""
+        """End the brain, and look at all that it did and wrote."""
         from brainos_ros.ledger import verify
 
-        self._stop.set()
-        self._turning.join()
+        self._asking.close()
+        minutes = (time.monotonic() - self.began) / 60
+        failures = sum(kind == "failed" for kind, _ in self.told.since(self.began))
+        self.answers.close()
         self.brain.stop()
+        acts, ends = self.observer.acts(), self.observer.ends.at
         self.observer.close()
         streams = {}
         for path in sorted((self.home / "ledger").iterdir()):
@@ -133,10 +215,23 @@ class Run:
             streams[path.name] = {"records": found.records, "verified": found.verified_records}
             if not found.verified:
                 self.problems.append(f"stream {path.name}: {found.problem}")
-        text = self.brain.log.read_text(errors="replace")
-        if "became active while" in text:
-            self.problems.append("two acted in one role")
-        return streams
+        for kind, ids in self.answers.lost(self.home).items():
+            if ids or not self.answers.ids[kind]:
+                self.problems.append(f"{kind}: of {len(self.answers.ids[kind])} answered "
+                                     f"{len(ids)} are not on record: {', '.join(ids[:5])}")
+        for was, new in acting.overlaps(acts, ends):
+            self.problems.append(f"two acted in one role: {was} and {new}")
+        if self.driven_m < LEAST_M * minutes:
+            self.problems.append(f"the robot drove only {self.driven_m:.1f} m")
+        if self.truth.contacts_while_moving:
+            self.problems.append(f"{self.truth.contacts_while_moving} contacts while moving")
+        return {
+            "streams": streams,
+            "answered": {kind: len(ids) for kind, ids in self.answers.ids.items()},
+            "changes_of_hands": len(acting.successions(acts)), "failures": failures,
+            "driven_m": round(self.driven_m, 1), "contacts": self.truth.contacts,
+            "contacts_while_moving": self.truth.contacts_while_moving,
+            "min_separation_m": round(self.truth.min_separation_m, 3)}
 
 
 def main() -> int:
@@ -148,7 +243,7 @@ def main() -> int:
     steps, done = plan(args.seed, args.minutes * 60), []
     until = time.monotonic() + args.minutes * 60
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder))
+        run = Run(Path(folder), args.seed)
         try:
             for step in steps:
                 if time.monotonic() > until:
@@ -159,8 +254,8 @@ def main() -> int:
             run.problems.append(f"after {len(done)} faults: {error}")
             print(run.brain.log.read_text(errors="replace")[-4000:], file=sys.stderr)
         finally:
-            streams = run.close()
-    report = {"seed": args.seed, "minutes": args.minutes, "faults": done, "streams": streams,
+            found = run.close()
+    report = {"seed": args.seed, "minutes": args.minutes, "faults": done, **found,
               "problems": run.problems}
     if args.report:
         args.report.write_text(json.dumps(report, indent=2) + "\n")
