@@ -114,6 +114,9 @@ class Bench:
         try:
             brain.wait_for("service level ONLINE")
             yield Subject(brain, trials.Told(home), names)
+        except RuntimeError:
+            print(brain.log.read_text(errors="replace")[-4000:], file=sys.stderr)
+            raise
         finally:
             brain.stop()
 
