@@ -60,6 +60,14 @@ def run(args: argparse.Namespace) -> int:
         check_ending(args.picture)
     for path in filter(None, (args.report, args.picture)):
         path.open("ab").close()  # refused now rather than after the work
+    try:
+        return _run(args)
+    except _Ended as ended:
+        sys.stdout.flush()
+        os._exit(ended.status)  # a thread of rclpy may be half made, which aborts a usual exit
+
+
+def _run(args: argparse.Namespace) -> int:
     home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
     people = str(args.people.resolve()) if args.people else ""
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
@@ -102,11 +110,18 @@ def run(args: argparse.Namespace) -> int:
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
+class _Ended(BaseException):
+    """Ended by a signal, with this exit `status`."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 def _leave(number: int, _: FrameType | None) -> NoReturn:
-    """End as usual, once: the brain runs in a session of its own and would stay."""
+    """Take everything down, once: the brain runs in a session of its own and would stay."""
     for each in _ENDINGS:
         signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(128 + number)
+    raise _Ended(128 + number)
 
 
 @contextlib.contextmanager

@@ -146,10 +146,11 @@ def path_separation(scan: Scan, linear: float, angular: float, footprint_m: floa
     """How far the footprint can go along this command's arc before it touches a return [m].
 
     `linear` [m/s] and `angular` [rad/s] are the command; +inf if nothing lies on the path, or if
-    the base only turns (it is round). What already touches the footprint counts from where the
-    command moves towards it: at once if it lies ahead, later on a tight arc round it.
+    the base (it is round) only turns: on a circle of less than a nanometre. What already touches
+    the footprint counts from where the command moves towards it: at once if it lies ahead, later
+    on a tight arc round it.
     """
-    if linear == 0.0 or not scan.x.size:
+    if abs(linear) <= 1e-9 * abs(angular) or linear == 0.0 or not scan.x.size:
         return math.inf
     x = scan.x if linear > 0.0 else -scan.x
     y = scan.y

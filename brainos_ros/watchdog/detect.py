@@ -82,6 +82,10 @@ class Heart:
             and now - self.last > SUSPICION * self._spec.period_s
         )
 
+    def uneasy(self, now: float) -> bool:
+        """True if it is suspicious or due."""
+        return self.suspicious(now) or self.due(now)
+
     def suspected(self, now: float, usage: Usage | None) -> None:
         """Remember what the process had used when suspicion began."""
         self._suspected = (now, usage)

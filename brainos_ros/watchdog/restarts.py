@@ -22,6 +22,12 @@ class History:
         self._in_a_row = 0
         self._healthy_since: float | None = None
 
+    @property
+    def limit(self) -> str:
+        """What was exceeded where `failed` returned None, in words."""
+        policy = self.policy
+        return f"more than {policy.max_restarts} restarts in {policy.window_s:g} s"
+
     def healthy(self, now: float) -> None:
         """The process works; call it whenever that is seen."""
         if self._healthy_since is None:

@@ -226,8 +226,7 @@ class Supervisor:
 
     def uneasy(self, now: float) -> bool:
         """Whether somebody seems silent: listen once more before the next tick."""
-        hearts = (node.heart for node in self.nodes.values() if node.alive)
-        return any(heart.suspicious(now) or heart.due(now) for heart in hearts)
+        return any(node.alive and node.heart.uneasy(now) for node in self.nodes.values())
 
     def _excuse(self, now: float) -> None:
         for node in self.nodes.values():
@@ -328,9 +327,8 @@ class Supervisor:
         if heart.due(now):
             evidence = heart.verdict(
                 now, self._world.usage(node.host.name), self._world.pressure())
-        limit = node.spec.configure_s
-        if not evidence and node.asked and now >= node.asked_at + limit:
-            evidence = f"{VERB[node.asked]} not done within {limit:g} s"
+        if not evidence and node.asked and now >= node.asked_at + node.spec.configure_s:
+            evidence = f"{VERB[node.asked]} not done within {node.spec.configure_s:g} s"
         if not evidence and node.state == ACTIVE:
             pressure = self._world.pressure()
             verdicts = (out.verdict(now, pressure) for out in node.outputs.values())
@@ -382,8 +380,7 @@ class Supervisor:
         body: dict[str, Any] = {"process": host.name, "roles": held, "evidence": evidence,
                                 "taken_over_by": successors}
         if delay is None:
-            policy = host.policy
-            limit = f"more than {policy.max_restarts} restarts in {policy.window_s:g} s"
+            limit = self._history[host.name].limit
             self._world.record("given_up", {**body, "limit": limit})
             for role in held:
                 self.roles[role].given_up = role not in successors

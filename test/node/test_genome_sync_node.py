@@ -211,14 +211,8 @@ class GenomeSyncListener:
     """A second robot's node, under a namespace of its own."""
 
     def __init__(self, graph, home: Path, members: Path) -> None:
-        class Second(GenomeSyncNode):
-            def __init__(self, **arguments) -> None:
-                super().__init__(namespace="r2", **arguments)
-
-        node = graph.start(Second, state="unconfigured", robot="r2", home=str(home),
+        node = graph.start(GenomeSyncNode, namespace="r2", robot="r2", home=str(home),
                            fleet_members_file=str(members))  # fmt: skip
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            assert graph.change_state("/r2/genome_sync", transition)
         self.register = node._register
 
     def wait_for(self, fits) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from brainos_ros.conscience import adopted
@@ -381,6 +381,7 @@ persons = st.lists(st.tuples(st.floats(-6, 6), st.floats(-6, 6), st.just(0.25)),
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(requests, persons, st.integers(0, 359), st.floats(0.2, 12)),
                 min_size=1, max_size=12))
+@example([((0.0, 0.0), [], 1, 0.25), ((2e-309, 1.0), [], 0, 1.0)])
 def test_whatever_comes_the_command_stays_within_every_bound(steps: Any) -> None:
     bench = Bench()
     last = (0.0, 0.0)

@@ -90,13 +90,14 @@ def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path
 def playing(*arguments: str) -> Iterator[int]:
     """The pid of a process with these arguments in ROS domain 99."""
     child = subprocess.Popen(
-        arguments, env={**os.environ, "ROS_DOMAIN_ID": "99"}, stdout=subprocess.PIPE)
+        arguments, env={**os.environ, "ROS_DOMAIN_ID": "99"}, stdout=subprocess.PIPE,
+        start_new_session=True)
     try:
         assert child.stdout
         child.stdout.readline()  # now it surely runs what it was given
         yield child.pid
     finally:
-        child.kill()
+        os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
 
 
