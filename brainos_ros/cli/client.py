@@ -1,6 +1,7 @@
 """A short-lived node for verbs that ask a running brain."""
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from rclpy.node import Node
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import discovery
-from brainos_ros.ros.executor import Outgoing
+from brainos_ros.ros.executor import Outgoing, await_server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +29,15 @@ class Caller:
         self._clients: dict[str, Any] = {}
 
     def call(self, kind: Any, door: str, request: Any, timeout_s: float | None = None) -> Any:
-        """The reply. Raises `BrainError` if nobody answers or the answer is a refusal."""
+        """The reply. Raises `BrainError` if nobody answers or the answer is a refusal.
+
+        Work that takes long has a longer `timeout_s` [s]; that nobody is there shows before.
+        """
         if door not in self._clients:
             self._clients[door] = self._outgoing.client(kind, door)
-        reply = self._outgoing.call(self._clients[door], request, timeout_s or self._timeout_s)
+        client, timeout_s = self._clients[door], timeout_s or self._timeout_s
+        await_server(client, time.monotonic() + min(timeout_s, self._timeout_s))
+        reply = self._outgoing.call(client, request, timeout_s)
         if not reply.success:
             raise BrainError(reply.message, ErrorCode(reply.error_code))
         return reply
