@@ -205,18 +205,31 @@ def test_own_lag() -> None:
     assert lag.worst_s(2.0) == 0.0
 
 
-class Message:
-    """Looks like a ROS message."""
+def message(**fields: tuple[str, object]) -> object:
+    """Looks like a ROS message; each field with its type."""
 
-    def __init__(self, **fields: object) -> None:
-        self.__dict__.update(fields)
+    class Message:
+        @classmethod
+        def get_fields_and_field_types(cls) -> dict[str, str]:
+            return {name: kind for name, (kind, _) in fields.items()}
 
-    def get_fields_and_field_types(self) -> dict[str, str]:
-        return dict.fromkeys(self.__dict__, "")
+    made = Message()
+    made.__dict__.update((name, value) for name, (_, value) in fields.items())
+    return made
 
 
 def test_the_number_that_is_not_finite_is_named() -> None:
-    twist = Message(linear=Message(x=0.1, y=0.0), angular=Message(z=float("nan")))
-    assert not_finite(twist) == "angular.z is nan"
-    assert not_finite(Message(ranges=[1.0, float("inf")])) == "ranges[1] is inf"
-    assert not_finite(Message(name="nan", count=3, data=[1, 2])) == ""
+    linear = message(x=("double", 0.1), y=("double", 0.0))
+    angular = message(z=("double", float("nan")))
+    vector = "geometry_msgs/Vector3"
+    assert not_finite(message(linear=(vector, linear), angular=(vector, angular))) == (
+        "angular.z is nan")
+    scan = message(ranges=("sequence<float>", [1.0, float("inf")]))
+    assert not_finite(scan) == "ranges[1] is inf"
+    name, count = ("string", "nan"), ("uint32", 3)
+    assert not_finite(message(name=name, count=count, data=("int32[2]", [1, 2]))) == ""
+
+
+def test_a_bounded_array_is_looked_through() -> None:
+    assert not_finite(message(x=("sequence<double, 4>", [float("nan")]))) == "x[0] is nan"
+    assert not_finite(message(x=("double[2]", [0.0, float("-inf")]))) == "x[1] is -inf"
