@@ -145,10 +145,14 @@ def _start_driver(
     return _start([*command, *arguments], {})
 
 
+# mallopt(3): one heap, and its end given back; set, this threshold does not grow with what is freed
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
+
 def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own that the kernel kills when this one ends."""
     libc = ctypes.CDLL(None)
-    variables = {"MALLOC_ARENA_MAX": "1", **os.environ, **environment}
+    variables = {**_MALLOC, **os.environ, **environment}
     steady_wait = Path(sys.prefix, "lib/libbrainos_steady_wait.so")
     if steady_wait.exists():
         loaded = variables.get("LD_PRELOAD", "")
