@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -60,23 +61,12 @@ def run(args: argparse.Namespace) -> int:
         check_ending(args.picture)
     for path in filter(None, (args.report, args.picture)):
         path.open("ab").close()  # refused now rather than after the work
-    try:
-        return _run(args)
-    except _Ended as ended:
-        sys.stdout.flush()
-        os._exit(ended.status)  # a thread of rclpy may be half made, which aborts a usual exit
-
-
-def _run(args: argparse.Namespace) -> int:
     home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
     people = str(args.people.resolve()) if args.people else ""
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
     provision(home, "demo", home.parent / f"{home.name}-keys")
     console = Console()
     discovery.prepare()
-    for number in _ENDINGS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
-            signal.signal(number, _leave)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     began = time.monotonic()
     with _brain(home, people, args) as brain:
@@ -107,26 +97,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if good and report["records_written"] == report["records_verified"] else 1
 
 
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-
-
-class _Ended(BaseException):
-    """Ended by a signal, with this exit `status`."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-
-def _leave(number: int, _: FrameType | None) -> NoReturn:
-    """Take everything down, once: the brain runs in a session of its own and would stay."""
-    for each in _ENDINGS:
-        signal.signal(each, signal.SIG_IGN)
-    raise _Ended(128 + number)
-
-
 @contextlib.contextmanager
 def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
-    """`brainos up sim` in a session of its own; ended by SIGTERM, at last by SIGKILL."""
+    """`brainos up sim` in a session of its own, which ends with this process."""
     parameters = {"people_file": people, "people_time_step_s": args.people_time_step}
     file = home / "demo.yaml"
     file.write_text(yaml.safe_dump({"/**/sim_robot": {"ros__parameters": parameters}}))
@@ -137,15 +110,33 @@ def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subpro
         brain = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    pidfd = os.pidfd_open(brain.pid)
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        _end(brain.pid, pidfd)
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?1049l\x1b[?25h")  # leave the live view, show the cursor
+        sys.stdout.flush()
+        os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
+            signal.signal(number, leave)
     try:
         yield brain
     finally:
-        brain.send_signal(signal.SIGTERM)
-        try:
-            brain.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(brain.pid, signal.SIGKILL)
-            brain.wait()
+        _end(brain.pid, pidfd)
+        brain.wait()
+
+
+def _end(pid: int, pidfd: int) -> None:
+    """SIGTERM, at last SIGKILL; by the pidfd, as `Popen` must not be called in a signal handler."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    if not select.select([pidfd], [], [], STOP_S)[0]:
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _wait_until_ready(work: Work, brain: subprocess.Popen[bytes], home: Path) -> None:
