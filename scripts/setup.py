@@ -61,8 +61,6 @@ def missing_packages():
         missing.append("g++")
     if not shutil.which("cmake"):
         missing.append("cmake")
-    if not (shutil.which("make") or shutil.which("ninja")):
-        missing.append("make")
     if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
         missing.append("python3-dev")
     try:
@@ -188,14 +186,16 @@ def build(package, environment, sources, what):
     variables = dict(os.environ)
     variables["PATH"] = os.path.join(VENV, "bin") + os.pathsep + variables["PATH"]
     variables["VIRTUAL_ENV"] = VENV
+    command = [PYTHON, "-m", "colcon", "build", "--packages-select", package]
+    command += ["--event-handlers", "console_cohesion+"]
     if not sourced_ros():
         variables["AMENT_PREFIX_PATH"] = variables["CMAKE_PREFIX_PATH"] = VENV
-    run(
-        [PYTHON, "-m", "colcon", "build", "--packages-select", package]
-        + ["--event-handlers", "console_cohesion+"],
-        what,
-        env=variables,
-    )
+        variables["CMAKE_GENERATOR"] = "Ninja"
+        command += ["--cmake-args", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
+        command += ["-DPYTHON_ONLY=ON"]
+    for folder in ("build", "install"):  # what is there may be half made, or of an older version
+        shutil.rmtree(os.path.join(ROOT, folder, package), ignore_errors=True)
+    run(command, what, env=variables)
     # also where python may not write bytecode: a fifth to a third off the nodes' imports
     subprocess.check_call([PYTHON, "-m", "compileall", "-q", "install", *sources[:1]], cwd=ROOT)
     write_stamp(stamp, value)
