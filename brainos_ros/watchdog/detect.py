@@ -95,7 +95,7 @@ class Heart:
         return now >= self._allowed_until
 
     def verdict(self, now: float, usage: Usage | None, pressure: float = 0.0) -> str | None:
-        """Called when due: the evidence if it failed, None if the machine is starved.
+        """Called when due: the evidence if it failed, None if it was not watched or is starved.
 
         `pressure` is the share of time that somebody on this machine waits for a processor.
         """
@@ -103,6 +103,9 @@ class Heart:
             return f"no heartbeat within {now - self._started:.1f} s of its start"
         silence = now - self.last
         since, before = self._suspected or (now, None)
+        if before and now <= since:  # whoever judges was late, and has yet to look
+            self._allowed_until = now + self._spec.period_s
+            return None
         if before and usage:
             busy = pressure > BUSY and not at_work(before, usage, now - since)
             if (silence < STARVED_LIMIT_S and starved(before, usage, now - since)) or (

@@ -159,6 +159,17 @@ def test_a_starved_machine_is_no_excuse_for_ever() -> None:
     assert "missed" in evidence
 
 
+def test_who_suspects_too_late_looks_before_he_judges() -> None:
+    heart = Heart(Beat(), 0.0)
+    heart.beat(0.0)
+    assert heart.suspicious(0.5)
+    heart.suspected(0.5, Usage(1, 0, "R"))
+    assert heart.due(0.5)
+    assert heart.verdict(0.5, Usage(1.001, 0, "R")) is None
+    assert not heart.due(0.59)
+    assert "spins" in (heart.verdict(0.6, Usage(1.1, 0, "R")) or "")
+
+
 def test_an_overloaded_machine_earns_a_second_of_doubt() -> None:
     idle = [Usage(1, 0, "S"), Usage(1, 0, "S")]
     assert silent(idle, pressure=0.95) is None
