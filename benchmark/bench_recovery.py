@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -292,7 +293,16 @@ class Bench:
 
     def beats(self) -> None:
         from brainos_ros import robot_file
+        from brainos_ros.ros.pulse import Pulses
 
+        heard, stop = Pulses(self.folder), threading.Event()
+
+        def hear() -> None:
+            while not stop.wait(0.065):
+                for _ in heard.take():
+                    pass
+
+        threading.Thread(target=hear, daemon=True).start()
         eight = (*ROLES, *ROLES[:3])
         groups: dict[float, list[subprocess.Popen[bytes]]] = {0.1: [], 10.0: []}
         try:
@@ -308,6 +318,7 @@ class Bench:
             everybody = {pid for group in pids.values() for pid in group}
             trials.wait_until(
                 lambda: everybody <= {pid for _, pid in list(self.observer.beats)}, 60.0)
+            self.observer.close_ears()
             time.sleep(5.0)
             before = {period: sum(map(cpu_s, group)) for period, group in pids.items()}
             began = time.monotonic()
@@ -316,6 +327,7 @@ class Bench:
             loads = {period: (sum(map(cpu_s, group)) - before[period]) / took * 100
                      for period, group in pids.items()}
         finally:
+            stop.set()
             for group in groups.values():
                 for each in group:
                     each.kill()

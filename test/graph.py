@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from brainos_ros.ros import discovery, qos  # noqa: E402
 from brainos_ros.ros.executor import Outgoing, make_executor, spin  # noqa: E402
 from brainos_ros.ros.lifecycle import BrainNode  # noqa: E402
+from brainos_ros.ros.main import pace  # noqa: E402
 
 DEADLINE_S = 10.0
 
@@ -112,7 +113,8 @@ class Graph:
 
     def _run(self, node: Node) -> None:
         executor, stop = make_executor(node), threading.Event()
-        thread = threading.Thread(target=spin, args=(node, executor, stop), daemon=True)
+        given = (node, executor, stop, *pace(node))
+        thread = threading.Thread(target=spin, args=given, daemon=True)
         thread.start()
         self._running.append((node, executor, stop, thread))
 

@@ -55,7 +55,7 @@ def _write_down_first_acts(path: str) -> None:
 
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     known: set[tuple[str, str]] = set()
-    beat, answering, enter = BrainNode._send_heartbeat, BrainNode.answering, BrainNode._enter
+    beat, answering, enter = BrainNode.beat, BrainNode.answering, BrainNode._enter
 
     def note(role: str, what: str) -> None:
         if (role, what) not in known:
@@ -95,7 +95,7 @@ def _write_down_first_acts(path: str) -> None:
 
         outlet.__dict__["send_command"] = send and noted
 
-    BrainNode._send_heartbeat, BrainNode._enter = noted_beat, entering  # type: ignore
+    BrainNode.beat, BrainNode._enter = noted_beat, entering  # type: ignore
     BrainNode.answering = noted_answering  # type: ignore[method-assign]
     Outlet.publish = property(lambda self: self.__dict__["send_command"], publish)  # type: ignore
 

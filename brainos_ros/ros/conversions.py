@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 from brainos_msgs.msg import Attribute
@@ -137,3 +138,12 @@ def accept(response: Any, message: str = "") -> Any:
     response.error_code = int(ErrorCode.NONE)
     response.message = message
     return response
+
+
+def message_type(name: str) -> Any:
+    """The class of `geometry_msgs/msg/Twist`; None where there is none of that name."""
+    package, _, kind = name.split("/")
+    try:
+        return getattr(import_module(f"{package}.msg"), kind, None)
+    except ImportError:
+        return None

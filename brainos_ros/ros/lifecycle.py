@@ -38,6 +38,7 @@ from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import refuse
 from brainos_ros.ros.executor import Outgoing
 from brainos_ros.ros.parameters import Parameter, Parameters
+from brainos_ros.ros.pulse import Pulse
 
 COMMON = (
     Parameter("home", "", "where the brain keeps its state; empty for ~/.ros/brainos/<robot>"),
@@ -81,7 +82,7 @@ class BrainNode(LifecycleNode):
         if self.beats:
             self._beat.period_s = self.settings["heartbeat_period_s"]
             self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.HEARTBEATS)
-            self.every(self._beat.period_s, self._send_heartbeat)
+            self._pulse = Pulse(self.home)
 
     # ---------------------------------------------------------------- hooks of a room
 
@@ -393,14 +394,31 @@ class BrainNode(LifecycleNode):
         self._close_ledger()
         if self._outgoing is not None:
             self._outgoing.close()
+        if self.beats:
+            self._pulse.close()
         self.destroy_node()
 
     # ---------------------------------------------------------------- heartbeat, diagnostics
 
-    def _send_heartbeat(self) -> None:
-        self._beat.sequence += 1
+    def beat(self) -> None:
+        """The working loop turned: called by that loop itself every `beat_period_s`.
+
+        The watchdog hears it as a datagram; the message is for who listens to the topic.
+        """
+        beat = self._beat
+        beat.sequence += 1
+        beat.state = self.state_id
+        self._pulse.send(time.monotonic(), beat.node, beat.state, beat.last_failure)
+        if self._heartbeats.get_subscription_count():
+            self._publish_heartbeat()
+
+    @property
+    def beat_period_s(self) -> float:
+        """Time between heartbeats [s]."""
+        return float(self._beat.period_s)
+
+    def _publish_heartbeat(self) -> None:
         self._beat.stamp = self.get_clock().now().to_msg()
-        self._beat.state = self.state_id
         self._heartbeats.publish(self._beat)
 
     def _publish_diagnostics(self) -> None:

@@ -5,8 +5,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import rclpy
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from brainos_ros.errors import BrainError
@@ -35,13 +37,17 @@ def run(*node_classes: Callable[[], BrainNode]) -> None:
         gc.collect()
         gc.freeze()
         executors = [make_executor(node) for node in nodes]
+        loops = [
+            partial(spin, node, executor, stop, *pace(node))
+            for node, executor in zip(nodes, executors, strict=True)
+        ]
         threads = [
-            threading.Thread(target=spin, args=(node, executor, stop), name=node.get_name())
-            for node, executor in zip(nodes[1:], executors[1:], strict=True)
+            threading.Thread(target=loop, name=node.get_name())
+            for node, loop in zip(nodes[1:], loops[1:], strict=True)
         ]
         for thread in threads:
             thread.start()
-        spin(nodes[0], executors[0], stop)
+        loops[0]()
         stop.set()
         for thread in threads:
             thread.join()
@@ -50,6 +56,11 @@ def run(*node_classes: Callable[[], BrainNode]) -> None:
             executor.shutdown()
     finally:
         rclpy.try_shutdown()
+
+
+def pace(node: Node) -> tuple[Callable[[], None], float] | tuple[()]:
+    """What `spin` calls between callbacks, and how often: a robot's nodes have no heartbeat."""
+    return (node.beat, node.beat_period_s) if isinstance(node, BrainNode) else ()
 
 
 def _construct(node_classes: tuple[Callable[[], BrainNode], ...]) -> list[BrainNode]:

@@ -145,20 +145,26 @@ class Freshness:
 
     def message(self, now: float, wrong: str = "") -> None:
         """One message arrived; `wrong` names the field that is not a finite number."""
+        if now < self._last:
+            return  # of the predecessor
         self._last = now
-        self._wrong = wrong
+        self._wrong = self._wrong or wrong
         self.seen = self.seen or not wrong
         self._allowed_until = now + LATE_OUTPUT * self._period
 
     def allow_until(self, time: float) -> None:
         self._allowed_until = max(self._allowed_until, time)
 
+    def due(self, now: float) -> bool:
+        """True if the silence has used up what is allowed."""
+        return now >= self._allowed_until
+
     def verdict(self, now: float, pressure: float = 0.0) -> str | None:
         """One sentence of evidence if it failed; `pressure` as for `Heart.verdict`."""
         if self._wrong:
             return f"{self.topic}: {self._wrong}"
         busy = pressure > BUSY and now - self._last < BUSY_PERIODS * self._period
-        if now >= self._allowed_until and not busy:
+        if self.due(now) and not busy:
             silence = (now - self._last) * 1000
             allowed = LATE_OUTPUT * self._period * 1000
             return f"{self.topic}: nothing for {silence:.0f} ms, {allowed:.0f} allowed"

@@ -226,7 +226,9 @@ class Supervisor:
 
     def uneasy(self, now: float) -> bool:
         """Whether somebody seems silent: listen once more before the next tick."""
-        return any(node.alive and node.heart.uneasy(now) for node in self.nodes.values())
+        return any(
+            node.heart.uneasy(now) or any(each.due(now) for each in node.outputs.values())
+            for node in self.nodes.values() if node.alive)
 
     def _excuse(self, now: float) -> None:
         for node in self.nodes.values():

@@ -50,7 +50,7 @@ SHOWN = {
     "memory": {"/memory/retrieve", "/memory/forget", "/memory/write", "/episodes"},
     "pfc": {"/pfc/decide", "/pfc/pursue/_action/send_goal", "/pfc/pursue/_action/cancel_goal"},
     "world_model": {"/world_model/observe", "/observations", "/odom"},
-    "watchdog": {"/watchdog/restart", "/watchdog/get_status", "/heartbeats"},
+    "watchdog": {"/watchdog/restart", "/watchdog/get_status"},
 }
 
 

@@ -177,8 +177,8 @@ class Slow(Sample):
 def test_heartbeats_go_on_at_once_after_a_slow_activation(graph) -> None:
     slow = graph.start(Slow, "inactive")
     beats: list[float] = []
-    send = slow._heartbeats.publish
-    slow._heartbeats.publish = lambda beat: (send(beat), beats.append(time.monotonic()))
+    send = slow._pulse.send
+    slow._pulse.send = lambda *beat: (send(*beat), beats.append(time.monotonic()))
     assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
     active = time.monotonic()
     wait = threading.Event()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,26 @@ base: {footprint_radius_m: 0.3, max_speed_mps: 1, max_yaw_rate_radps: 1.5, accel
 nodes:
   memory: {}
   world_model: {after: [memory], standby: true}
+"""
+
+LAMP = f"""\
+#!{sys.executable}
+import os
+import rclpy
+from brainos_msgs.msg import Heartbeat
+from rclpy.lifecycle import LifecycleNode
+
+rclpy.init()
+node = LifecycleNode("lamp")
+beats = node.create_publisher(Heartbeat, "heartbeats", rclpy.qos.qos_profile_sensor_data)
+beat = Heartbeat(node=node.get_fully_qualified_name(), role="lamp", pid=os.getpid())
+
+def say():
+    beat.state = node._state_machine.current_state[0]
+    beats.publish(beat)
+
+node.create_timer(0.1, say)
+rclpy.spin(node)
 """
 
 
@@ -160,3 +181,21 @@ def test_deactivated_it_takes_the_nodes_down_and_activated_up_again(
     assert graph.change_state("watchdog", Transition.TRANSITION_ACTIVATE)
     levels.wait_for(lambda level: online(level) and since(level) > since(up))
     assert not before & {node.pid for node in status(graph).values()}
+
+
+def test_a_node_of_another_package_beats_by_message(
+        graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lamp = tmp_path / "lib" / "lamps" / "lamp"
+    lamp.parent.mkdir(parents=True)
+    lamp.write_text(LAMP)
+    lamp.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(
+        [str(tmp_path), os.environ.get("AMENT_PREFIX_PATH", "")]))
+    path = tmp_path / "test.yaml"
+    path.write_text(ROBOT.partition("nodes:")[0] + "nodes: {lamp: {package: lamps}}\n")
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    graph.start(WatchdogNode, state="unconfigured", robot_file=str(path))
+    up = levels.wait_for(online)
+    os.kill(status(graph)["/lamp"].pid, signal.SIGSTOP)
+    levels.wait_for(lambda level: online(level) and since(level) > since(up))
+    assert "no heartbeat" in status(graph)["/lamp"].last_failure

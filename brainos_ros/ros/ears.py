@@ -1,0 +1,38 @@
+"""Subscriptions that no executor hears: to wake up for each message costs half as much again."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+
+from brainos_ros.ros.executor import second_node
+
+
+class Ears:
+    """Holds them on a node of its own until `close`; `take` is called as often as suits."""
+
+    def __init__(self, owner: Node) -> None:
+        self._owner, self._node = owner, second_node(owner, "ears")
+        self.close = self._node.destroy_node
+
+    def subscribe(self, kind: Any, topic: str, profile: QoSProfile) -> Subscription:
+        """Listen to `topic`, relative to the owner and with its remaps."""
+        resolved = self._owner.resolve_topic_name(topic)
+        return self._node.create_subscription(kind, resolved, lambda _: None, profile)
+
+    @staticmethod
+    def take(heard: Subscription, now: float, period_s: float) -> Iterator[tuple[float, Any]]:
+        """The messages that wait, each with the steady time [s] it came.
+
+        The middleware stamps with the clock of the wall, which may step: `period_s`, since when
+        the caller last took them, bounds the age.
+        """
+        wall_ns = time.time_ns()
+        with heard.handle:
+            while taken := heard.handle.take_message(heard.msg_type, False):
+                message, info = taken
+                age_s = (wall_ns - info["received_timestamp"]) / 1e9
+                yield now - min(max(age_s, 0.0), period_s), message

@@ -1,0 +1,132 @@
+"""Heartbeats between processes of one machine: datagrams, a fraction of what messages cost.
+
+The watchdog listens on a Unix socket (SOCK_SEQPACKET, unix(7)) with an abstract name made from the
+brain's state directory; each node of that brain connects to it. A datagram is msgpack: [steady time
+of the beat (s), node, lifecycle state, last failure]. Which process sent it, the kernel says
+(SO_PEERCRED): nobody beats for another. Each connection has a queue of its own, of some hundred
+beats, so that one process cannot crowd out the rest, and what nobody reads costs nothing.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgpack
+
+from brainos_ros.errors import BrainError
+
+LONGEST = 4096  # bytes of a beat
+MOST_AT_ONCE = 64  # beats taken from one process, connections taken up
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+KIND = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+
+
+def address(home: Path) -> str:
+    """The socket's abstract name for the brain whose state is in `home`."""
+    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:32]
+    return f"\0brainos/{name}/heartbeats"
+
+
+class Beat(NamedTuple):
+    """One heartbeat that came: sender's pid, steady time it was sent [s], lifecycle_msgs/State."""
+
+    pid: int
+    at: float
+    node: str
+    state: int
+    last_failure: str
+
+
+class Pulse:
+    """Sends a node's beats; never blocks, never raises, whoever listens or not."""
+
+    def __init__(self, home: Path) -> None:
+        self._address = address(home)
+        self._socket: socket.socket | None = None
+
+    def send(self, at: float, node: str, state: int, last_failure: str) -> None:
+        """A beat at `at` [s, steady]."""
+        try:
+            if self._socket is None:
+                made = socket.socket(socket.AF_UNIX, KIND)
+                try:
+                    made.connect(self._address)
+                except OSError:
+                    made.close()
+                    raise
+                self._socket = made
+            self._socket.send(msgpack.packb((at, node, state, last_failure)))
+        except BlockingIOError:
+            pass  # the listener stands still
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Pulses:
+    """Hears the beats of the same user's processes. Raises `BrainError` if somebody else does."""
+
+    def __init__(self, home: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, KIND)
+        self._connections: dict[socket.socket, int] = {}
+        try:
+            self._socket.bind(address(home))
+            self._socket.listen(MOST_AT_ONCE)
+        except OSError as error:
+            self._socket.close()
+            raise BrainError(f"another watchdog hears the nodes of {home}: {error}") from error
+
+    def take(self) -> Iterator[Beat]:
+        """What came since the last time."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(MOST_AT_ONCE):
+                connection, _ = self._socket.accept()
+                pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(
+                    socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+                if uid == os.geteuid():
+                    connection.setblocking(False)
+                    self._connections[connection] = pid
+                else:
+                    connection.close()
+        for connection, pid in list(self._connections.items()):
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(MOST_AT_ONCE):
+                    data = self._receive(connection)
+                    if not data:
+                        del self._connections[connection]
+                        connection.close()
+                        break
+                    beat = _read(pid, data)
+                    if beat:
+                        yield beat
+
+    @staticmethod
+    def _receive(connection: socket.socket) -> bytes:
+        try:
+            return connection.recv(LONGEST)
+        except ConnectionError:
+            return b""
+
+    def close(self) -> None:
+        for connection in [*self._connections, self._socket]:
+            connection.close()
+        self._connections.clear()
+
+
+def _read(pid: int, data: bytes) -> Beat | None:
+    """None if it is no beat."""
+    try:
+        beat = Beat(pid, *msgpack.unpackb(data))
+    except (ValueError, TypeError):
+        return None
+    kinds = (int, float, str, int, str)
+    return beat if all(map(isinstance, beat, kinds)) else None
