@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if args.picture:
         check_ending(args.picture)
     for path in filter(None, (args.report, args.picture)):
-        path.open("ab").close()  # refused now rather than after the work
-    home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
+        _check_writable(path)  # refused now rather than after the work
     people = str(args.people.resolve()) if args.people else ""
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
+    home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
     provision(home, "demo", home.parent / f"{home.name}-keys")
     console = Console()
     discovery.prepare()
@@ -95,6 +95,14 @@ def run(args: argparse.Namespace) -> int:
         render_top_view(args.picture, work.scene, title, notes)
     good = report["contacts_while_moving"] == 0
     return 0 if good and report["records_written"] == report["records_verified"] else 1
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError if `path` cannot be written; what is there, or is not, stays as it is."""
+    is_new = not path.exists()
+    path.open("ab").close()
+    if is_new:
+        path.resolve().unlink()
 
 
 @contextlib.contextmanager

@@ -67,15 +67,19 @@ def test_a_person_halts_and_resets(graph: Any) -> None:
 
 @pytest.mark.parametrize(("where", "why"), [
     (("--report", "missing/r.json"), "missing/r.json: No such file or directory"),
-    (("--picture", "missing/p.png"), "missing/p.png: No such file or directory"),
+    (("--report", "r.json", "--picture", "missing/p.png"),
+     "missing/p.png: No such file or directory"),
+    (("--report", "r.json", "--people", "missing.txt"),
+     "people_file {here}/missing.txt: No such file or directory"),
     (("--picture", "p.txt"), "p.txt: end it with .png or .jpg, so that it is known what to write"),
 ])
-def test_a_demo_that_could_not_report_does_not_begin(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, str], why: str) -> None:
+def test_a_demo_that_is_refused_leaves_nothing_behind(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...], why: str) -> None:
     monkeypatch.chdir(tmp_path)
     done = brainos("demo", "--duration", 5, "--home", tmp_path / "home", *where)
-    assert (done.returncode, done.stderr) == (2, f"brainos demo: {why}\n")
-    assert not (tmp_path / "home").exists()
+    assert (done.returncode, done.stderr) == (
+        2, f"brainos demo: {why.format(here=tmp_path)}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
