@@ -1,6 +1,5 @@
 """Write docs/parameters.md from the typed descriptions in the nodes."""
 
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -55,6 +54,4 @@ def content() -> str:
 
 
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        raise SystemExit(TARGET.read_text() != content())
     TARGET.write_text(content())

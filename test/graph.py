@@ -15,7 +15,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from brainos_ros.ros import discovery, qos  # noqa: E402
-from brainos_ros.ros.executor import Outgoing, make_executor, spin  # noqa: E402
+from brainos_ros.ros.executor import Outgoing, make_executor, spin, wake  # noqa: E402
 from brainos_ros.ros.lifecycle import BrainNode  # noqa: E402
 from brainos_ros.ros.main import pace  # noqa: E402
 
@@ -120,7 +120,7 @@ class Graph:
 
     def _end(self, node: Node, executor: Any, stop: threading.Event, thread: Any) -> None:
         stop.set()
-        executor.wake()
+        wake(executor)
         thread.join()
         if isinstance(node, BrainNode):
             node.end()

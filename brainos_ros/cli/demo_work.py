@@ -29,7 +29,7 @@ from brainos_ros.robots.layout import Layout, Point, path_length
 from brainos_ros.robots.picture import Scene
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
-from brainos_ros.ros.executor import Outgoing, make_executor, spin
+from brainos_ros.ros.executor import Outgoing, make_executor, spin, wake
 
 OBJECTIVE = "deliver"
 #: No rule allows it, so the conscience refuses it each time it looks best: default deny.
@@ -336,7 +336,7 @@ class Work:
         self.end()
         self.outgoing.close()
         self._stop.set()
-        self._executor.wake()
+        wake(self._executor)
         self._threads[0].join()
         self._executor.shutdown()
         self.node.destroy_node()

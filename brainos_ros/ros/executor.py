@@ -66,6 +66,14 @@ def spin(
                 stop.wait(0.001)
 
 
+def wake(executor: Executor) -> None:
+    """Let `spin` look at its `stop` at once, from any thread.
+
+    `EventsExecutor.wake` does not end a `spin_once`, which would go on to its time-out.
+    """
+    executor.create_task(lambda: None)
+
+
 def second_node(owner: Node, name: str) -> Node:
     """A bare node `<owner>_<name>` in the owner's namespace.
 
@@ -140,7 +148,7 @@ class Outgoing:
     def close(self) -> None:
         """End the thread and the node."""
         self._stop.set()
-        self._executor.wake()
+        wake(self._executor)
         self._thread.join()
         self._executor.shutdown()
         self.node.destroy_node()

@@ -9,6 +9,7 @@ import pytest
 from brainos_msgs.msg import Heartbeat
 from brainos_msgs.srv import Explain
 from diagnostic_msgs.msg import DiagnosticArray
+from graph import DEADLINE_S
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
@@ -19,6 +20,7 @@ from std_msgs.msg import String
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import verify
 from brainos_ros.ros import qos
+from brainos_ros.ros.executor import make_executor, second_node, wake
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.parameters import Parameter
 
@@ -244,3 +246,16 @@ def test_the_namespace_reaches_the_doors(graph) -> None:
         assert other.outgoing.client(Explain, "memory/x").srv_name == "/r1/memory/x"
     finally:
         other.end()
+
+
+def test_what_waits_for_work_can_be_woken(graph) -> None:
+    node = graph.start(Sample, state="unconfigured")
+    idle = second_node(node, "idle")
+    executor = make_executor(idle)
+    waiting = threading.Thread(target=executor.spin_once, args=(DEADLINE_S,), daemon=True)
+    waiting.start()
+    wake(executor)
+    waiting.join(DEADLINE_S / 2)
+    assert not waiting.is_alive(), "it waits to the end of its time-out"
+    executor.shutdown()
+    idle.destroy_node()

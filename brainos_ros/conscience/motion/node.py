@@ -18,7 +18,7 @@ from brainos_ros.conscience.lines import Lines
 from brainos_ros.conscience.outlet import Outlet
 from brainos_ros.conscience.twins import Twins
 from brainos_ros.ros import qos
-from brainos_ros.ros.executor import make_executor, spin
+from brainos_ros.ros.executor import make_executor, spin, wake
 from brainos_ros.ros.lifecycle import BrainNode
 
 LOOK_TICKS = 10
@@ -49,7 +49,7 @@ class Side:
     def stop(self) -> None:
         """Ends the thread; what the node publishes still works."""
         self._stop.set()
-        self._executor.wake()
+        wake(self._executor)
         if self._thread.is_alive():
             self._thread.join()
 
