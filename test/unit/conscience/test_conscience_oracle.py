@@ -16,7 +16,7 @@ from brainos_ros.conscience.credentials import Operators
 from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.rules import parse
 
-PROPOSALS = int(os.environ.get("BRAINOS_PROPOSALS", "60000"))
+PROPOSALS = int(os.environ.get("BRAINOS_PROPOSALS", "20000"))
 PER_RULE_SET = 500
 LEVELS = ["LOW", "MEDIUM", "HIGH", "CRITICAL"]
 ACTIONS = ["go", "go_to", "go_back", "arm/move", "arm/rest", "cmd_vel", "say", "Dock", "a.b-c"]

@@ -49,7 +49,7 @@ def test_every_flipped_byte_is_detected(whole: Path) -> None:
         for at in range(len(data)):
             path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
             try:
-                if not verdicts(whole):
+                if verify(whole).verified and not verdicts(whole):  # the doctor asks it as well
                     missed.append((path.name, at))
             except BrainError:
                 pass

@@ -425,7 +425,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(faults=FAULTS, strategy=st.sampled_from(["one_for_one", "rest_for_one", "one_for_all"]),
        standby=st.booleans())
 def test_whatever_fails_when_it_recovers_and_two_never_act(
