@@ -185,6 +185,38 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
+def halts_stopped(graph: Any, world: World, states: Any) -> None:
+    """On a disk that is full: the robot stands, and a halt holds."""
+    ends_stopped(world, states, "ledger refused")
+    assert graph.call(srv.Halt, "conscience/halt").success
+    ends_stopped(world, states, "halted")
+    assert not (graph.home / "conscience" / "armed").exists()
+
+
+def allows_again(
+        graph: Any, world: World, states: Any, keys: Path, ballast: Path) -> msg.SafetyEvaluation:
+    """The space is back: it allows without being restarted, and after a reset the robot may move.
+
+    Returns the verdict from before the reset.
+    """
+    states.messages.clear()
+    ballast.unlink()
+    states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
+    verdict = evaluate(graph, "aisle_1")
+    world.request = (0.0, 0.0)
+    world.commands.messages.clear()
+    world.commands.wait_for()
+    states.messages.clear()
+    token = reset_token(graph.home, "anna", keys)
+    reset = srv.Reset.Request(operator_name="anna", token=token)
+    reply = graph.call(srv.Reset, "conscience/reset", reset)
+    assert reply.success, reply.message
+    states.wait_for(lambda state: state.state == STATES.RUNNING)
+    world.request = (0.4, 0.0)
+    world.commands.wait_for(moving)
+    return verdict
+
+
 def test_a_full_disk_denies_stops_still_halts_and_ends_when_space_returns(
         graph: Any, disk: Path, world: World) -> None:
     graph.home = disk / "home"
@@ -197,25 +229,8 @@ def test_a_full_disk_denies_stops_still_halts_and_ends_when_space_returns(
         while (verdict := evaluate(graph, "aisle_1", **filling)).approved:
             accepted.append(verdict.evaluation_id)
     assert "ledger" in verdict.reason
-    ends_stopped(world, states, "ledger refused")
-    assert graph.call(srv.Halt, "conscience/halt").success
-    ends_stopped(world, states, "halted")
-    assert not (graph.home / "conscience" / "armed").exists()
-
-    states.messages.clear()
-    ballast.unlink()
-    states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
-    accepted.append(evaluate(graph, "aisle_1").evaluation_id)
-    world.request = (0.0, 0.0)
-    world.commands.messages.clear()
-    world.commands.wait_for()
-    states.messages.clear()
-    token = reset_token(graph.home, "anna", keys)
-    reset = srv.Reset.Request(operator_name="anna", token=token)
-    assert graph.call(srv.Reset, "conscience/reset", reset).success
-    states.wait_for(lambda state: state.state == STATES.RUNNING)
-    world.request = (0.4, 0.0)
-    world.commands.wait_for(moving)
+    halts_stopped(graph, world, states)
+    accepted.append(allows_again(graph, world, states, keys, ballast).evaluation_id)
     graph.stop(node)
     assert verify(graph.home / "ledger" / "conscience").verified
     kept = {body.get("evaluation_id") for _, _, body in stream.events(graph.home)}
@@ -234,26 +249,13 @@ def test_started_on_a_full_disk_it_halts_and_moves_nothing_until_space_returns(
     states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
     world.request = (0.4, 0.0)
     node = graph.start(ConscienceNode, **FAST_BASE)
-    ends_stopped(world, states, "ledger refused")
+    states.wait_for(lambda state: any("ledger refused" in each for each in state.causes))
     verdict = evaluate(graph, "aisle_1")
     assert not verdict.approved
     assert "not on record" in verdict.reason
-    assert graph.call(srv.Halt, "conscience/halt").success
-    ends_stopped(world, states, "halted")
-
-    states.messages.clear()
-    ballast.unlink()
-    states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
-    world.request = (0.0, 0.0)
-    world.commands.messages.clear()
-    world.commands.wait_for()
-    states.messages.clear()
-    token = reset_token(graph.home, "anna", keys)
-    reset = srv.Reset.Request(operator_name="anna", token=token)
-    assert graph.call(srv.Reset, "conscience/reset", reset).success
-    states.wait_for(lambda state: state.state == STATES.RUNNING)
-    accepted = evaluate(graph, "aisle_1")
-    assert accepted.approved
+    halts_stopped(graph, world, states)
+    allows_again(graph, world, states, keys, ballast)
+    assert evaluate(graph, "aisle_1").approved
     graph.stop(node)
     assert verify(graph.home / "ledger" / "conscience").verified
     kinds = [kind for _, kind, _ in stream.events(graph.home)]
