@@ -13,13 +13,12 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from waiting import DEADLINE_S  # noqa: E402
 
 from brainos_ros.ros import discovery, qos  # noqa: E402
 from brainos_ros.ros.executor import Outgoing, make_executor, spin, wake  # noqa: E402
 from brainos_ros.ros.lifecycle import BrainNode  # noqa: E402
 from brainos_ros.ros.main import pace  # noqa: E402
-
-DEADLINE_S = 10.0
 
 
 class Inbox:

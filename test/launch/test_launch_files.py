@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from runpy import run_path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 START_S, STOP_S = 60.0, 60.0
@@ -65,14 +65,15 @@ def test_the_parameter_file_reaches_the_simulator(tmp_path: Path) -> None:
     given = tmp_path / "given.yaml"
     given.write_text("/**/sim_robot:\n  ros__parameters:\n    people_time_step_s: 0.5\n")
     launch = launched("sim.launch.py", f"home:={tmp_path}", f"params_file:={given}")
-    until = time.monotonic() + START_S
     try:
-        while not all(
-            any(name in command for command in commands_with(given))
-            for name in ("sim_robot", "watchdog.node")
-        ):
-            assert time.monotonic() < until, commands_with(given)
-            time.sleep(0.02)
+        wait_for(
+            lambda: all(
+                any(name in command for command in commands_with(given))
+                for name in ("sim_robot", "watchdog.node")
+            ),
+            lambda: commands_with(given),
+            START_S,
+        )
     finally:
         launch.send_signal(signal.SIGINT)
         ended(launch)

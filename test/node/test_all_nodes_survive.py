@@ -19,6 +19,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Empty
+from waiting import matched
 
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.genome_sync.node import GenomeSyncNode
@@ -185,9 +186,7 @@ def test_garbage_on_every_topic(graph, node) -> None:
         msg_type = interface(kind)
         ear = graph.tester.get_subscriptions_info_by_topic(topic)[0].qos_profile
         profile = QoSProfile(depth=100, reliability=ear.reliability, durability=ear.durability)
-        publisher = graph.publisher(msg_type, topic, profile)
-        while not publisher.get_subscription_count():
-            assert answers(graph, node)
+        publisher = matched(graph.publisher(msg_type, topic, profile))
         for number in range(20):
             publisher.publish(garbage(msg_type, rng))
             if number % 4 == 0:

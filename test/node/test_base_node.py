@@ -9,13 +9,13 @@ import pytest
 from brainos_msgs.msg import Heartbeat
 from brainos_msgs.srv import Explain
 from diagnostic_msgs.msg import DiagnosticArray
-from graph import DEADLINE_S
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter as RclpyParameter
 from std_msgs.msg import String
+from waiting import DEADLINE_S, matched
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import verify
@@ -111,10 +111,8 @@ def test_wrong_transitions_and_poison_do_not_end_it(graph) -> None:
     assert not graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
     assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics", 10)
-    poison = graph.publisher(String, "poison")
+    poison = matched(graph.publisher(String, "poison"))
     explain(graph, "")
-    while not poison.get_subscription_count():
-        explain(graph, "")
     poison.publish(String(data="arsenic"))
     shown = diagnostics.wait_for(
         lambda m: any("arsenic" in v.value for s in m.status for v in s.values)

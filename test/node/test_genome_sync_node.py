@@ -2,12 +2,12 @@
 
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from brainos_msgs import msg, srv
 from lifecycle_msgs.msg import Transition
+from waiting import wait_for
 
 from brainos_ros.errors import ErrorCode
 from brainos_ros.genome_sync.node import UPDATED, GenomeSyncNode
@@ -60,12 +60,6 @@ def history(graph):
 def rollback(graph, genome_hash: str = "", release: bool = False):
     request = srv.Rollback.Request(genome_hash=genome_hash, reason="a test", release=release)
     return graph.call(srv.Rollback, "genome_sync/rollback", request)
-
-
-def until_evolving(graph) -> None:
-    end = time.monotonic() + 10.0
-    while not status(graph).evolving:
-        assert time.monotonic() < end
 
 
 def test_it_begins_with_what_the_robot_uses(graph) -> None:
@@ -147,7 +141,7 @@ def test_the_node_answers_while_it_evolves_and_refuses_a_second(graph) -> None:
     replies = []
     caller = threading.Thread(target=lambda: replies.append(evolve(graph)))
     caller.start()
-    until_evolving(graph)
+    wait_for(lambda: status(graph).evolving)
     assert evolve(graph).error_code == ErrorCode.GENOME_BUSY
     assert history(graph)
     assert graph.change_state(node.get_name(), Transition.TRANSITION_DEACTIVATE)
@@ -199,24 +193,11 @@ def test_two_robots_hear_each_other_and_nobody_else(graph, monkeypatch, tmp_path
     packet = packets.wait_for(lambda m: m.sender_node_id == "r1")
     assert packet.counter == 1
 
-    second = GenomeSyncListener(graph, homes["r2"], members)
-    second.wait_for(lambda register: "r1" in register.peers)
+    node = graph.start(GenomeSyncNode, namespace="r2", robot="r2", home=str(homes["r2"]),
+                       fleet_members_file=str(members))  # fmt: skip
+    second = node._register
+    wait_for(lambda: "r1" in second.peers)
     forged = msg.GenomePacket(sender_node_id="r1", packet_id="x", payload=packet.payload)
     graph.publisher(msg.GenomePacket, UPDATED, qos.STATE).publish(forged)
-    second.wait_for(lambda register: register.rejected == 1)
-    assert second.register.peers["r1"].packet_id == packet.packet_id
-
-
-class GenomeSyncListener:
-    """A second robot's node, under a namespace of its own."""
-
-    def __init__(self, graph, home: Path, members: Path) -> None:
-        node = graph.start(GenomeSyncNode, namespace="r2", robot="r2", home=str(home),
-                           fleet_members_file=str(members))  # fmt: skip
-        self.register = node._register
-
-    def wait_for(self, fits) -> None:
-        end = time.monotonic() + 10.0
-        while not fits(self.register):
-            assert time.monotonic() < end
-            time.sleep(0.002)
+    wait_for(lambda: second.rejected == 1)
+    assert second.peers["r1"].packet_id == packet.packet_id

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 import time
 import uuid
 
@@ -23,6 +22,7 @@ from brainos_msgs.srv import (
     WriteEpisodes,
 )
 from lifecycle_msgs.msg import Transition
+from waiting import matched, wait_for
 
 from brainos_ros.memory.node import MemoryNode
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes, ns_to_time
@@ -120,17 +120,13 @@ def test_an_id_is_written_once(graph):
 
 def test_what_the_robot_lives_is_kept_once(graph):
     graph.start(MemoryNode)
-    episodes = graph.publisher(Episode, "episodes")
-    pause = threading.Event()
-    while not episodes.get_subscription_count():
-        pause.wait(0.01)
+    episodes = matched(graph.publisher(Episode, "episodes"))
     lived = episode(episode_id=str(uuid.uuid4()))
     episodes.publish(episode(outcome="nonsense"))
     episodes.publish(lived)
     episodes.publish(lived)
     episodes.publish(episode("last"))
-    while not (found := recall(graph, "last").results):
-        pause.wait(0.01)
+    found = wait_for(lambda: recall(graph, "last").results)
     assert len(recall(graph).results) == 2
     assert found[0].episode.action == "last"
 

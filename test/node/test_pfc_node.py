@@ -21,13 +21,12 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
+from waiting import DEADLINE_S, matched, wait_for
 
 from brainos_ros.pfc.node import PfcNode
 from brainos_ros.pfc.store import Store
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
-
-DEADLINE_S = 10.0
 
 
 class World(Node):
@@ -428,9 +427,7 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
     pursuer = Pursuer(graph, pfc)
-    pause = threading.Event()
-    while pfc.level != ServiceLevel.EMERGENCY:
-        pause.wait(0.01)
+    wait_for(lambda: pfc.level == ServiceLevel.EMERGENCY)
     done = pursuer.pursue("a")
     assert "EMERGENCY" in done.result.message
     assert world.ordered == []
@@ -450,10 +447,7 @@ def test_without_a_robot_pursue_says_so(graph):
 def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
     start(graph)
     decision = graph.call(Decide, "pfc/decide", request("a")).decision
-    episodes = graph.publisher(Episode, "episodes")
-    pause = threading.Event()
-    while not episodes.get_subscription_count():
-        pause.wait(0.01)
+    episodes = matched(graph.publisher(Episode, "episodes"))
     strangers = {"objective": "deliver", "action": "a", "outcome": "failure", "reward": -1.0}
     episodes.publish(Episode(episode_id="e0", decision_id="somebody else's", **strangers))
     episodes.publish(
@@ -467,8 +461,8 @@ def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
         )
     )
     asked = Explain.Request(decision_id=decision.decision_id)
-    while (told := graph.call(Explain, "pfc/explain", asked)).outcome == "":
-        pause.wait(0.01)
+    told = wait_for(
+        lambda: (found := graph.call(Explain, "pfc/explain", asked)).outcome and found)
     assert (told.outcome, told.reward) == ("partial", 0.5)
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "0.5 of 1.0 similar outcomes" in reply.decision.reasoning

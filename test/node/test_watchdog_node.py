@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from brainos_msgs.msg import ErrorCode, Heartbeat, NodeStatus, ServiceLevel  # n
 from brainos_msgs.srv import Failover, GetMemoryStats, GetSystemStatus, RestartNode  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 from brainos_ros.errors import BrainError  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
@@ -136,14 +136,6 @@ def test_what_operators_ask_for(graph: Any, robot: str) -> None:
     reply = graph.call(RestartNode, "watchdog/restart", RestartNode.Request(role="wheel"))
     assert reply.error_code == ErrorCode.WATCHDOG_UNKNOWN_NODE
     assert "memory" in reply.message
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Ask until it holds; each asking is a service call, so this does not spin."""
-    for _ in range(10000):
-        if holds():
-            return
-    raise AssertionError("it never held")
 
 
 def test_a_mistake_in_the_robot_file_is_refused_with_its_line(graph: Any, robot: str) -> None:

@@ -12,6 +12,7 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from sensor_msgs.msg import LaserScan
 from visualization_msgs.msg import Marker, MarkerArray
+from waiting import DEADLINE_S, matched, wait_for
 
 from brainos_ros.errors import ErrorCode
 from brainos_ros.ledger import Stream
@@ -19,8 +20,6 @@ from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
 from brainos_ros.world_model.node import UPKEEP_PERIOD_S, WorldModelNode
-
-DEADLINE_S = 10.0
 
 
 def text(key: str, value: str) -> msg.Attribute:
@@ -56,14 +55,6 @@ def get(graph, entity_id: str):
 def snapshot(graph, **fields):
     request = srv.GetSnapshot.Request(**fields)
     return graph.call(srv.GetSnapshot, "world_model/get_snapshot", request)
-
-
-def matched(publisher):
-    end = time.monotonic() + DEADLINE_S
-    while not publisher.get_subscription_count():
-        assert time.monotonic() < end, f"nobody listens to {publisher.topic_name}"
-        time.sleep(0.002)
-    return publisher
 
 
 def test_an_entity_lives_from_create_to_delete(graph) -> None:
@@ -120,10 +111,11 @@ def test_snapshot_since_a_version_and_impact(graph) -> None:
 
 
 def until_counted(graph, count: int):
-    end = time.monotonic() + DEADLINE_S
-    while (counted := snapshot(graph)).message or counted.pending_approvals != count:
-        assert time.monotonic() < end, counted.message
-        time.sleep(0.01)
+    def counts() -> bool:
+        counted = snapshot(graph)
+        return not counted.message and counted.pending_approvals == count
+
+    wait_for(counts, lambda: snapshot(graph))
 
 
 def test_a_conscience_that_is_silent_holds_nobody_up(graph) -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from whole_brain import LIMIT_S, ROOT, wait_for
+from waiting import wait_for
+from whole_brain import LIMIT_S, ROOT
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
@@ -22,7 +23,8 @@ def test_a_demo_that_is_ended_takes_everything_with_it(
             [sys.executable, "-m", "brainos_ros.cli.main", "demo", "--home", str(home)],
             cwd=ROOT, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        wait_for(lambda: when in said.read_text() and len(pids_of(home)) > 3, said.read_text)
+        wait_for(lambda: when in said.read_text() and len(pids_of(home)) > 3,
+                 said.read_text, LIMIT_S)
         number = signal.Signals[ending]
         demo.send_signal(number)
         assert demo.wait(LIMIT_S) == 128 + number

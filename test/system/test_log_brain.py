@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_brain import LIMIT_S, ROOT, wait_for
+from waiting import wait_for
+from whole_brain import LIMIT_S, ROOT
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
@@ -60,9 +61,10 @@ def test_a_log_fills_the_world_model_and_the_memory(graph: Any, tmp_path: Path) 
 
     try:
         facts = wait_for(
-            lambda: (found := robot()).get("nearest_obstacle_m") and found, said.read_text)
+            lambda: (found := robot()).get("nearest_obstacle_m") and found,
+            said.read_text, LIMIT_S)
         assert facts["nearest_obstacle_m"] == pytest.approx(WALL_M)
-        episodes = wait_for(lambda: len(found := drives()) >= 3 and found, said.read_text)
+        episodes = wait_for(lambda: len(found := drives()) >= 3 and found, said.read_text, LIMIT_S)
         lived = [attributes_to_dict(each.metadata, "metadata") for each in episodes]
         assert any(math.isclose(each["distance_m"], WAY_M, rel_tol=0.06) for each in lived)
         assert {each.objective for each in episodes} == {"drive"}

@@ -2,14 +2,14 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 40.0
@@ -19,17 +19,6 @@ base: {footprint_radius_m: 0.3, max_speed_mps: 1, max_yaw_rate_radps: 1.5, accel
        deceleration_mps2: 2, actuation_delay_s: 0.05, command_timeout_s: 0.3}
 nodes:
 """
-
-
-def wait_for(holds: Callable[[], Any], text: Callable[[], str]) -> Any:
-    """Wait for what other processes do; nothing tells this one of it."""
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
-        select.select([], [], [], 0.02)
-    raise AssertionError(f"it never held; the brain said:\n{text()}")
 
 
 class Brain:
@@ -48,7 +37,7 @@ class Brain:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, holds: Callable[[], Any]) -> Any:
-        return wait_for(holds, self.text)
+        return wait_for(holds, self.text, LIMIT_S)
 
     def said(self, text: str, times: int = 1) -> None:
         self.wait_for(lambda: self.text().count(text) >= times)
