@@ -32,6 +32,7 @@ def test_robot_people_and_floor_are_in_the_picture(tmp_path, layout):
 
 def test_an_empty_scene_can_be_drawn(tmp_path):
     render_top_view(tmp_path / "empty.png", Scene(warehouse()), width=300)
+    assert Image.open(tmp_path / "empty.png").width == 300
 
 
 def test_trails_break_where_somebody_jumps_and_leave_out_standing_still():
