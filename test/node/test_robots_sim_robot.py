@@ -22,6 +22,7 @@ from sensor_msgs.msg import LaserScan
 from std_msgs.msg import String
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.robots import sim_robot_node
 from brainos_ros.robots.messages import links
 from brainos_ros.robots.navigator import Driving
 from brainos_ros.robots.physics import LIDAR_HEIGHT_M
@@ -46,7 +47,8 @@ def robot(graph):
     return start
 
 
-def test_it_drives_by_the_genome_once_that_has_evolved(graph, robot):
+def test_it_drives_by_the_genome_once_that_has_evolved(graph, robot, monkeypatch):
+    monkeypatch.setattr(sim_robot_node, "GENOME_S", 0.2)
     changes = graph.listen(ParameterEvent, "/parameter_events")
     status = GetGenomeStatus.Response(success=True)
     status.active.genome_hash, status.active.origin = "a" * 64, "default"
