@@ -81,7 +81,7 @@ class Doctor:
             "chain-continuity": f"{audit.seals} seals linked",
             "no-rewind": f"{size} sequence numbers, {len(audit.checkpoints)} heads in order",
             "frame-crc": f"{size + audit.seals - audit.pruned} frames, {audit.bytes} bytes",
-            "closed-operations": f"{len(walk.counts)} kinds, all in the schema",
+            "closed-operations": f"{len(walk.kinds)} kinds, all in the schema",
             "no-traversal": "every path is relative and inside the stream",
             "body-hashes": f"{size - audit.pruned} commitments, {len(walk.erased)} erased by "
             "purges",

@@ -95,7 +95,7 @@ class Audit:
             tiles.close()
         self._check_heads()
         self._check_erasures()
-        for code in sorted(set(self.walk.counts) - set(kinds.NAMES)):
+        for code in sorted(self.walk.kinds - set(kinds.NAMES)):
             self._problem("closed-operations", f"kind {code} is not in the schema")
         return self
 

@@ -1,7 +1,6 @@
 """Walking a log in order: every frame checked, every leaf computed, every seal compared."""
 
 from array import array
-from collections import Counter
 from hashlib import sha256
 from typing import NamedTuple
 from zlib import crc32
@@ -32,7 +31,7 @@ class Walk:
         offsets: of the records of the segment walked last.
         operations: the frames of operations in it (put, move, …), as opposed to events.
         erased: numbers of all erased records so far.
-        counts: records of each kind code so far.
+        kinds: the codes of the kinds of all records so far.
     """
 
     def __init__(self, mountain: Mountain, every_root: bool = True) -> None:
@@ -43,7 +42,7 @@ class Walk:
         self.offsets: array[int] = array("I")
         self.operations: list[Frame] = []
         self.erased: list[int] = []
-        self.counts: Counter[int] = Counter()
+        self.kinds: set[int] = set()
 
     def begin(self, segment: frames.Segment, stream_id: bytes) -> None:
         """Enter a segment. Raises Damage where it does not continue the log so far."""
@@ -67,25 +66,25 @@ class Walk:
         Raises Damage at the first frame that is not what it must be, with everything before it
         walked and `offset` at it.
         """
-        unpack, size = frames.FRAME.unpack_from, frames.FRAME.size
-        view, end_of_data = memoryview(data), len(data)
-        mountain, counts, offsets = self.mountain, self.counts, self.offsets
+        unpack, head = frames.FRAME.unpack_from, frames.FRAME.size
+        record, last_operation, end_of_data = frames.RECORD, _LAST_OPERATION, len(data)
+        mountain, kinds, offsets = self.mountain, self.kinds, self.offsets
         offset, expected = self.offset, self.mountain.size
         leaves: list[bytes] = []
         try:
-            while offset + size <= end_of_data:
+            while offset + head <= end_of_data:
                 crc, form, kind, length, sequence, _ = unpack(data, offset)
-                if form == frames.RECORD and kind > _LAST_OPERATION:
-                    end = offset + size + 16 + (length if length > 16 else 16)
-                    if end > end_of_data or crc32(view[offset + 4 : end]) != crc:
+                if form == record and kind > last_operation:
+                    end = offset + head + 16 + (length if length > 16 else 16)
+                    checked = data[offset + 4 : end]  # form, header, region
+                    if end > end_of_data or crc32(checked) != crc:
                         frames.parse(data, offset)
                     if sequence != expected:
                         raise _misplaced(sequence, expected)
-                    commitment = sha256(view[offset + size : end]).digest()
-                    header = data[offset + 5 : offset + size]
-                    leaves.append(sha256(b"\x00" + header + commitment).digest())
+                    commitment = sha256(checked[23:]).digest()
+                    leaves.append(sha256(b"\x00" + checked[1:23] + commitment).digest())
                     offsets.append(offset)
-                    counts[kind] += 1
+                    kinds.add(kind)
                     expected += 1
                     offset = end
                 elif form == frames.END:
@@ -122,7 +121,7 @@ class Walk:
             self.erased.append(frame.sequence)
         self.mountain.add(sha256(b"\x00" + frame.entry).digest())
         self.offsets.append(offset)
-        self.counts[frame.kind] += 1
+        self.kinds.add(frame.kind)
         if frame.kind <= _LAST_OPERATION:
             self.operations.append(frame)
         return offset + frame.size
