@@ -20,7 +20,7 @@ from brainos_ros.cli.home import home_of
 from brainos_ros.cli.ledger_arguments import add_arguments
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import auditing, backup, exchange, housekeeping, proof, verifier
-from brainos_ros.ledger.doctor import Doctor, state
+from brainos_ros.ledger.doctor import DERIVED, Doctor, state
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import find, streams
 from brainos_ros.ledger.log import Record, frames_from, to_record
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         return verb(args)
     except Damage as damage:
-        print(f"brainos ledger: {damage}; run 'brainos ledger doctor'", file=sys.stderr)
+        advice = "" if damage.check in DERIVED else "; run 'brainos ledger doctor'"
+        print(f"brainos ledger: {damage}{advice}", file=sys.stderr)
         return 1
     except OSError as error:
         raise BrainError(f"{error.strerror}: {error.filename}", ErrorCode.UNAVAILABLE) from error

@@ -23,7 +23,7 @@ from brainos_ros.ledger.merkle import (
 )
 from brainos_ros.ledger.notes import Checkpoint, last_checkpoint
 from brainos_ros.ledger.tiles import Tiles
-from brainos_ros.ledger.verifier import CONSISTENCY, INCLUSION, root_of
+from brainos_ros.ledger.verifier import CONSISTENCY, INCLUSION, Head, extends, root_of
 
 
 class Prover:
@@ -76,13 +76,13 @@ def prove(path: Path, sequence: int) -> dict[str, Any]:
     tiles, reader = Tiles(layout), LogReader(layout)
     try:
         frame = reader.frame(sequence)
-        audit_path = Prover(head.size, tiles.run).path(sequence)
+        audit_path = Prover(head.size, _nodes(tiles)).path(sequence)
     finally:
         reader.close()
         tiles.close()
     leaf = leaf_hash(frame.entry)
     if root_of(leaf, sequence, head.size, audit_path) != head.root:
-        raise Damage(f"record {sequence} does not lead to the head's root; run 'ledger doctor'")
+        raise _unsound(f"record {sequence} does not lead to the head's root")
     bundle: dict[str, Any] = {
         "format": INCLUSION,
         "stream": layout.path.name,
@@ -103,7 +103,8 @@ def prove(path: Path, sequence: int) -> dict[str, Any]:
 def prove_growth(path: Path, kept: Checkpoint) -> dict[str, Any]:
     """The bundle that proves that the stream's newest head extends `kept`, an older one.
 
-    Raises BrainError (INVALID_ARGUMENT) where it does not: the history was changed or truncated.
+    It is checked before it is returned. Raises BrainError (INVALID_ARGUMENT) where it does not:
+    the history was changed or truncated; Damage.
     """
     layout = find(Path(path))
     head = latest_head(layout.path)
@@ -114,11 +115,15 @@ def prove_growth(path: Path, kept: Checkpoint) -> dict[str, Any]:
         )
     tiles = Tiles(layout)
     try:
-        if range_root(0, kept.size, tiles.run) != kept.root:
-            raise BrainError(f"the first {kept.size} records are not those of the kept head")
-        audit_path = consistency_path(kept.size, head.size, tiles.run)
+        run = _nodes(tiles)
+        root = range_root(0, kept.size, run)
+        audit_path = consistency_path(kept.size, head.size, run)
     finally:
         tiles.close()
+    if not extends(Head("", kept.size, root), Head("", head.size, head.root), audit_path):
+        raise _unsound(f"the first {kept.size} records do not lead to the head's root")
+    if root != kept.root:
+        raise BrainError(f"the first {kept.size} records are not those of the kept head")
     return {
         "format": CONSISTENCY,
         "stream": layout.path.name,
@@ -127,6 +132,23 @@ def prove_growth(path: Path, kept: Checkpoint) -> dict[str, Any]:
         "path": b64encode(b"".join(audit_path)).decode(),
         "keys": rotation.history(layout),
     }
+
+
+def _nodes(tiles: Tiles) -> Run:
+    """The stored nodes; where they are not there it is said what builds them."""
+
+    def run(level: int, start: int, count: int) -> bytes:
+        try:
+            return tiles.run(level, start, count)
+        except Damage as damage:
+            raise _unsound(str(damage)) from None
+
+    return run
+
+
+def _unsound(what: str) -> Damage:
+    remedy = "run 'brainos ledger doctor --repair', which builds the stored nodes anew"
+    return Damage(f"{what}; {remedy}", "leaf-count")
 
 
 def latest_head(path: Path) -> Checkpoint | None:

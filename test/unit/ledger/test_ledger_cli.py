@@ -145,6 +145,27 @@ def test_prove_and_verify(shell: Shell) -> None:
     assert shell.code == 1
 
 
+@pytest.mark.parametrize("harm", ["cut", "changed"])
+def test_a_proof_from_unsound_nodes_says_what_mends_them(shell: Shell, harm: str) -> None:
+    old = shell.home / "old"
+    with Stream.open(shell.home / "ledger", "memory") as stream:
+        old.write_text(stream.checkpoint().note)
+        for number in range(40):
+            stream.event("episode", {"n": number})
+    for level in (shell.home / "ledger/memory/tiles").iterdir():
+        nodes = level.read_bytes()
+        level.write_bytes(b"" if harm == "cut" else bytes(byte ^ 1 for byte in nodes))
+    for what in (["7"], ["--since", str(old)]):
+        assert shell("prove", "memory", *what) == ""
+        assert shell.code == 1
+        assert shell.err.endswith(
+            "; run 'brainos ledger doctor --repair', which builds the stored nodes anew\n"
+        )
+    shell("doctor", "memory", "--repair")
+    for what in (["7"], ["--since", str(old)]):
+        assert "brainos-ledger-" in shell("prove", "memory", *what)
+
+
 def test_consolidate_back_up_prune_restore(shell: Shell) -> None:
     done = shell.json("consolidate", "memory")
     assert done["compressed"] > 0
