@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Operation
+from brainos_ros.ledger.keeper import Keeper
 from brainos_ros.ledger.layout import Layout
-from brainos_ros.ledger.log import LogReader, Record, frames_from, to_record
+from brainos_ros.ledger.log import Record, frames_from, to_record
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.opening import load_key, take_lock, unopened
-from brainos_ros.ledger.path_index import PathIndex
 from brainos_ros.ledger.proof import prove
 from brainos_ros.ledger.recovery import Frozen, Recovered, Torn, recover
-from brainos_ros.ledger.writer import CHECKPOINT_S, Writer
+from brainos_ros.ledger.writer import CHECKPOINT_S
 
 if TYPE_CHECKING:
     from brainos_ros.ledger.paths import Live
@@ -30,7 +30,7 @@ WINDOW_S = 0.005
 _open_streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 
 
-class Stream(Writer):
+class Stream(Keeper):
     """An open stream, the only writer of its directory. Safe to use from several threads.
 
     Use `Stream.open`. Every append returns after `write(2)`: a killed process loses nothing it
@@ -41,7 +41,6 @@ class Stream(Writer):
         path: the stream's directory.
         torn: what recovery cut off at opening; None where the log ended cleanly.
         syncs: number of `fdatasync` of the log since opening.
-        reshaping: held while sealed segments are compressed, pruned or erased in.
     """
 
     def __init__(
@@ -52,11 +51,6 @@ class Stream(Writer):
         self._lock_fd = lock_fd
         self._window_s = window_s
         self._flusher = threading.Thread(target=self._flush, daemon=True, name="ledger")
-        self._reader: LogReader | None = None
-        self._reader_lock = threading.Lock()
-        self.reshaping = threading.Lock()  # before _paths_lock
-        self._paths_lock = threading.RLock()  # before _sync_lock, which is before _lock
-        self._paths = PathIndex(layout)
 
     @classmethod
     def open(
@@ -224,98 +218,7 @@ class Stream(Writer):
     def _live(self, path: str) -> "Live | None":
         return self._paths.ask(self.size, lambda paths: paths.get(path))
 
-    # Erasing
-
-    def purge(self, path: str, reason: str) -> int:
-        """Erase what is at `path`, live or deleted: every version, its name and its salt.
-
-        Every proof stays valid. Returns the sequence number of the purge record; raises
-        BrainError (NOT_FOUND, INVALID_ARGUMENT for an empty reason, UNAVAILABLE where a segment
-        was pruned), and as `event`.
-        """
-        with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
-            sequences = self._paths.ask(self.size, lambda paths: paths.history(path))
-            if not sequences:
-                raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
-            return self._erase(sequences, reason)
-
-    def purge_events(self, sequences: list[int], reason: str) -> int:
-        """Erase events by their sequence numbers; as `purge`."""
-        with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
-            for sequence in sequences:
-                if self.read(sequence).kind in kinds.OPERATIONS:
-                    raise BrainError(
-                        f"sequence {sequence} is no event; purge the path it is about, or leave it"
-                    )
-            return self._erase(sequences, reason)
-
-    def _erase(self, sequences: list[int], reason: str) -> int:
-        if not reason.strip():
-            raise BrainError("reason '' is not allowed; say why and by whose order")
-        self.sync()
-        erasure.finish(self._layout, self.size)
-        reader = LogReader(self._layout)
-        try:
-            targets = [erasure.locate(self._layout, reader, each) for each in sequences]
-        finally:
-            reader.close()
-        try:
-            erasure.announce(self._layout, self.size, targets)
-            body = {"sequences": sequences, "reason": reason}
-            purge = self._append(kinds.PURGE, frames.encode(body))
-            self.checkpoint()
-            self._paths.drop()
-            erasure.finish(self._layout, self.size)
-        except OSError as error:
-            raise self._stop(f"a purge could not be finished: {error}") from error
-        with self._reader_lock:
-            if self._reader:
-                self._reader.refresh()
-        return purge
-
-    def rotate_key(self) -> str:
-        """Sign with a new key from now on; returns its verifier key. Raises as `event`.
-
-        Should the disk fail in between, the next call or the next opening finishes it; until then
-        both keys sign.
-        """
-        with self._sync_lock, self._lock:
-            self.sync()
-            try:
-                if self._handing_over is None:
-                    new = SigningKey(self.origin)
-                    rotation.keep_next(self._layout, new)
-                    self._append(kinds.KEY_ROTATED, rotation.statement(self._key, new.public))
-                    self._key, self._handing_over = new, self._key
-                self._hand_over(self._handing_over)
-            except OSError as error:
-                raise self._stop(f"the key could not be changed: {error}") from error
-            return self.public_key
-
-    def _hand_over(self, old: SigningKey) -> None:
-        """Let the new key sign alone, once a head says so with both signatures."""
-        self.sync()
-        known = rotation.history(self._layout)
-        if all(entry["key"] != self.public_key for entry in known):
-            statement = rotation.statement(old, self._key.public)
-            rotation.keep_history(self._layout, [*known, rotation.entry(statement)])
-        self.checkpoint()
-        rotation.take_over(self._layout)
-        self._handing_over = None
-
-    def record_pruning(self, segments: list[int]) -> None:
-        """Record durably that the segments with these first records are about to be pruned."""
-        self._append(kinds.PRUNED, frames.encode({"segments": segments}))
-        self.checkpoint()
-
     # Reading
-
-    def read(self, sequence: int) -> Record:
-        """Record `sequence`. Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage."""
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = LogReader(self._layout)
-            return self._reader.record(sequence)
 
     def records(self, start: int) -> Iterator[Record]:
         """What can still be read of the records from `start` on that are accepted by now.
@@ -400,13 +303,6 @@ class Stream(Writer):
                 self._release()
         if self._flusher.ident:
             self._flusher.join()
-
-    def _release(self) -> None:
-        with self._paths_lock, self._sync_lock, self._lock:
-            super()._release()
-            if self._reader:
-                self._reader.close()
-            self._paths.close()
 
     def _disown(self) -> None:
         super()._disown()
