@@ -11,19 +11,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from brainos_ros.cli.home import home_of
 from brainos_ros.cli.ledger_arguments import add_arguments
+from brainos_ros.cli.ledger_output import (
+    print_diagnosis,
+    print_record,
+    print_states,
+    print_statistics,
+    print_table,
+    say,
+    working,
+)
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import auditing, backup, exchange, housekeeping, proof, verifier
 from brainos_ros.ledger.doctor import DERIVED, Doctor, state
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import find, streams
-from brainos_ros.ledger.log import Record, frames_from, to_record
+from brainos_ros.ledger.log import frames_from, to_record
 from brainos_ros.ledger.notes import Checkpoint, read_checkpoints
 from brainos_ros.ledger.stream import Stream
 
@@ -76,28 +81,6 @@ def _open(args: argparse.Namespace) -> Iterator[Stream]:
         yield stream
 
 
-@contextmanager
-def _working(what: str) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal that, and how far, long work goes on."""
-    with Console(stderr=True).status(what) as status:
-        yield lambda records: status.update(f"{what}: {records:,} records")
-
-
-def _say(args: argparse.Namespace, data: dict[str, Any], sentence: str) -> int:
-    print(json.dumps(data) if args.json else sentence)
-    return 0
-
-
-def _print_table(columns: dict[str, str], rows: list[tuple[object, ...]]) -> None:
-    """A table; `columns` has the justification by title."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in columns.items():
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False, highlight=False)
-
-
 def _put(args: argparse.Namespace) -> int:
     body = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
     root = _root(args)
@@ -106,7 +89,7 @@ def _put(args: argparse.Namespace) -> int:
         sequence = stream.put(args.path, body, durable=True)
         new = stream.size > size
     data = {"sequence": sequence, "path": args.path, "new": new}
-    return _say(args, data, f"record {sequence}" if new else f"unchanged: record {sequence}")
+    return say(args.json, data, f"record {sequence}" if new else f"unchanged: record {sequence}")
 
 
 def _view(args: argparse.Namespace) -> int:
@@ -116,7 +99,7 @@ def _view(args: argparse.Namespace) -> int:
         return 0
     from base64 import b64encode
 
-    return _say(args, {"path": args.path, "body_base64": b64encode(body).decode()}, "")
+    return say(args.json, {"path": args.path, "body_base64": b64encode(body).decode()}, "")
 
 
 def _view_beside_writer(args: argparse.Namespace) -> bytes:
@@ -132,7 +115,8 @@ def _view_beside_writer(args: argparse.Namespace) -> bytes:
 def _move(args: argparse.Namespace) -> int:
     with _open(args) as stream:
         sequence = stream.move(args.path, args.target, durable=True)
-    return _say(args, {"sequence": sequence}, f"record {sequence}: {args.path} -> {args.target}")
+    sentence = f"record {sequence}: {args.path} -> {args.target}"
+    return say(args.json, {"sequence": sequence}, sentence)
 
 
 def _delete(args: argparse.Namespace) -> int:
@@ -148,7 +132,7 @@ def _delete(args: argparse.Namespace) -> int:
         else:
             sequence = stream.delete(args.path, durable=True)
     mode = "purge" if args.purge else "tombstone"
-    return _say(args, {"sequence": sequence, "mode": mode}, f"record {sequence}: {mode}")
+    return say(args.json, {"sequence": sequence, "mode": mode}, f"record {sequence}: {mode}")
 
 
 def _state(args: argparse.Namespace) -> int:
@@ -156,27 +140,7 @@ def _state(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(states, indent=1))
     else:
-        _print_table(
-            {
-                "stream": "left",
-                "state": "left",
-                "signed": "right",
-                "bytes": "right",
-                "root": "left",
-                "reason": "left",
-            },
-            [
-                (
-                    each["stream"],
-                    each["state"],
-                    each["signed_records"],
-                    each["bytes"],
-                    str(each["root"])[:16],
-                    each["reason"],
-                )
-                for each in states
-            ],
-        )
+        print_states(states)
     return 0 if all(each["state"] == "READY" for each in states) else 1
 
 
@@ -185,7 +149,7 @@ def _doctor(args: argparse.Namespace) -> int:
     good = True
     results = []
     for path in _paths(args):
-        with _working(path.name) as progress:
+        with working(path.name) as progress:
             doctor = Doctor(path, kept, progress)
             diagnosis = doctor.repair() if args.repair else doctor.examine()
         failed = [check for check in diagnosis.checks if check.verdict == "FAIL"]
@@ -201,25 +165,14 @@ def _doctor(args: argparse.Namespace) -> int:
         )
         if args.json:
             continue
-        print(
-            f"{path.name}: {diagnosis.state}, {diagnosis.report.verified_records} of "
-            f"{diagnosis.report.records} records verified"
-        )
-        _print_table(
-            {"invariant": "left", "verdict": "left", "": "left"},
-            [tuple(check) for check in diagnosis.checks],
-        )
-        for line in diagnosis.repaired:
-            print(f"repaired: {line}")
-        if diagnosis.remedy:
-            print(f"what to do: {diagnosis.remedy}")
+        print_diagnosis(path.name, diagnosis)
     if args.json:
         print(json.dumps(results, indent=1))
     return 0 if good else 1
 
 
 def _consolidate(args: argparse.Namespace) -> int:
-    with _open(args) as stream, _working(f"consolidating {args.stream}"):
+    with _open(args) as stream, working(f"consolidating {args.stream}"):
         done = housekeeping.consolidate(stream)
     data = {
         "records": done.checkpoint.size,
@@ -227,8 +180,8 @@ def _consolidate(args: argparse.Namespace) -> int:
         "bytes_before": done.bytes_before,
         "bytes_after": done.bytes_after,
     }
-    return _say(
-        args,
+    return say(
+        args.json,
         data,
         f"{done.checkpoint.size} records verified and signed; "
         f"{done.compressed} segments compressed, {done.bytes_before} bytes are now "
@@ -240,9 +193,9 @@ def _prune(args: argparse.Namespace) -> int:
     number, unit = args.older_than[:-1], args.older_than[-1:]
     if unit not in _UNITS or not number.isdigit():
         raise BrainError(f"--older-than '{args.older_than}' is no age; give one such as 90d or 12h")
-    with _open(args) as stream, _working(f"pruning {args.stream}"):
+    with _open(args) as stream, working(f"pruning {args.stream}"):
         gone = housekeeping.prune(stream, int(number) * _UNITS[unit], args.backup)
-    return _say(args, {"pruned": gone}, f"{len(gone)} segments pruned")
+    return say(args.json, {"pruned": gone}, f"{len(gone)} segments pruned")
 
 
 def _prove(args: argparse.Namespace) -> int:
@@ -271,18 +224,18 @@ def _export(args: argparse.Namespace) -> int:
     if args.csv:
         with args.file.open("w", newline="", encoding="utf-8") as file:
             count = auditing.write_csv(path, file)
-        return _say(args, {"records": count}, f"{count} records in {args.file}")
-    with _working(f"exporting {args.stream}"):
+        return say(args.json, {"records": count}, f"{count} records in {args.file}")
+    with working(f"exporting {args.stream}"):
         head, digest = exchange.export(path, args.file)
     data = {"records": head.size, "root": head.root.hex(), "sha256": digest}
-    return _say(args, data, f"{head.size} records in {args.file}, sha256 {digest}")
+    return say(args.json, data, f"{head.size} records in {args.file}, sha256 {digest}")
 
 
 def _import(args: argparse.Namespace) -> int:
-    with _open(args) as stream, _working(f"importing into {args.stream}"):
+    with _open(args) as stream, working(f"importing into {args.stream}"):
         done = exchange.import_archive(stream, args.file, _key(args.key), args.prefix)
-    return _say(
-        args,
+    return say(
+        args.json,
         done._asdict(),
         f"{done.records} records of {done.origin} verified; "
         f"{done.put} paths put, {done.unchanged} unchanged",
@@ -291,10 +244,10 @@ def _import(args: argparse.Namespace) -> int:
 
 def _backup(args: argparse.Namespace) -> int:
     if args.restore:
-        with _working(f"restoring {args.stream}"):
+        with working(f"restoring {args.stream}"):
             report = backup.restore(args.directory, _root(args), args.stream)
-        return _say(args, report._asdict(), f"{report.records} records restored and verified")
-    with _working(f"backing up {args.stream}"):
+        return say(args.json, report._asdict(), f"{report.records} records restored and verified")
+    with working(f"backing up {args.stream}"):
         done = backup.back_up(_path(args), args.directory, args.with_key)
     data = {
         "copied": done.copied,
@@ -303,37 +256,19 @@ def _backup(args: argparse.Namespace) -> int:
         "records": done.report.records,
         "root": done.report.root,
     }
-    return _say(
-        args,
+    return say(
+        args.json,
         data,
         f"{done.copied} segments copied ({done.bytes} bytes), "
         f"{done.unchanged} unchanged; restored and verified: {done.report.records} records",
     )
 
 
-def _print_record(args: argparse.Namespace, record: Record) -> None:
-    text, when = auditing.text_of(record), auditing.iso_time(record.time_ns)
-    if args.json:
-        print(
-            json.dumps(
-                {
-                    "sequence": record.sequence,
-                    "time": when,
-                    "kind": record.kind,
-                    "erased": record.erased,
-                    "content": text,
-                }
-            )
-        )
-    else:
-        print(f"{record.sequence:>9}  {when}  {record.kind:<20} {'(erased)' * record.erased}{text}")
-
-
 def _walk(args: argparse.Namespace) -> int:
     for count, frame in enumerate(frames_from(find(_path(args)), args.start)):
         if args.limit is not None and count >= args.limit:
             break
-        _print_record(args, to_record(frame))
+        print_record(to_record(frame), args.json)
     return 0
 
 
@@ -342,7 +277,7 @@ def _tail(args: argparse.Namespace) -> int:
     start = max(0, auditing.indexed(layout) - args.n)
     while True:
         for frame in frames_from(layout, start):
-            _print_record(args, to_record(frame))
+            print_record(to_record(frame), args.json)
             start = frame.sequence + 1
         if not args.follow:
             return 0
@@ -355,23 +290,7 @@ def _stats(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([each._asdict() for each in all_figures], indent=1))
         return 0
-    rows: list[tuple[object, ...]] = []
-    for each in all_figures:
-        since = auditing.iso_time(each.earliest_ns) if each.records else ""
-        until = auditing.iso_time(each.latest_ns) if each.records else ""
-        rows.append((each.stream, "all", each.records, f"{each.log_bytes} bytes", since, until))
-        rows += [(each.stream, kind, count, "", "", "") for kind, count in each.by_kind.items()]
-    _print_table(
-        {
-            "stream": "left",
-            "kind": "left",
-            "records": "right",
-            "log": "right",
-            "first": "left",
-            "last": "left",
-        },
-        rows,
-    )
+    print_statistics(all_figures)
     return 0
 
 
@@ -388,7 +307,7 @@ def _checkpoints(args: argparse.Namespace) -> int:
             )
         )
     else:
-        _print_table(
+        print_table(
             {"records": "right", "root": "left"},
             [(each.size, each.root.hex()) for each in checkpoints],
         )
@@ -398,7 +317,7 @@ def _checkpoints(args: argparse.Namespace) -> int:
 def _rotate_key(args: argparse.Namespace) -> int:
     with _open(args) as stream:
         key = stream.rotate_key()
-    return _say(args, {"key": key}, key)
+    return say(args.json, {"key": key}, key)
 
 
 _VERBS = {
