@@ -11,8 +11,8 @@ from typing import IO, NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import frames
 from brainos_ros.ledger.kinds import NAMES
-from brainos_ros.ledger.layout import PRUNED, Layout, find
-from brainos_ros.ledger.log import LogReader, Record, frames_from, load, to_record
+from brainos_ros.ledger.layout import Layout, find
+from brainos_ros.ledger.log import LogReader, Record, content, frames_from, to_record
 from brainos_ros.ledger.merkle import leaf_hash
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -66,17 +66,16 @@ def statistics(path: Path) -> Statistics:
         first_ns,
         last_ns,
         body,
-        sum(segment.path.stat().st_size for segment in layout.segments()),
+        layout.log_bytes(),
         sum(file.stat().st_size for file in derived if file.exists()),
     )
 
 
 def _headers(path: Path) -> Iterator[tuple[int, int, int, int]]:
     unpack, size = frames.FRAME.unpack_from, frames.FRAME.size
-    for segment in find(path).segments():
-        if segment.suffix == PRUNED:
-            continue
-        data = load(segment)
+    layout = find(path)
+    for segment in layout.segments():
+        data = content(layout, segment)
         offset, end = frames.SEGMENT_HEADER_SIZE, len(data) - size
         while offset <= end:
             _, form, kind, length, _, time_ns = unpack(data, offset)
@@ -130,16 +129,25 @@ def indexed(layout: Layout) -> int:
 def view(path: Path, name: str) -> bytes:
     """The body at the path `name`, beside a writer: as it was a moment ago.
 
-    Raises BrainError (NOT_FOUND).
+    Raises BrainError (NOT_FOUND; UNAVAILABLE where the index of paths is damaged).
     """
+    import sqlite3
+
     from brainos_ros.ledger.paths import Paths
 
     layout = find(Path(path))
     live = None
     if layout.paths.exists():
         paths = Paths(layout.paths, writable=False)
-        live = paths.get(name)
-        paths.close()
+        try:
+            live = paths.get(name)
+        except sqlite3.Error as error:
+            raise BrainError(
+                f"the index of paths does not work: {error}; run 'brainos ledger doctor --repair'",
+                ErrorCode.UNAVAILABLE,
+            ) from error
+        finally:
+            paths.close()
     if live is None:
         raise BrainError(f"nothing is live at path '{name}'", ErrorCode.NOT_FOUND)
     reader = LogReader(layout)

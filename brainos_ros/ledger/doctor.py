@@ -12,7 +12,7 @@ from typing import NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, rotation
 from brainos_ros.ledger.frames import Damage
-from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, find
+from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, SegmentFile, find
 from brainos_ros.ledger.log import read_header
 from brainos_ros.ledger.manifest import pack_manifest
 from brainos_ros.ledger.notes import Checkpoint, SigningKey
@@ -106,7 +106,7 @@ class Doctor:
                 continue
             try:
                 verdict, detail = examine()
-            except (Damage, BrainError, ValueError, KeyError) as error:
+            except (BrainError, ValueError, LookupError, TypeError) as error:
                 verdict, detail = FAIL, str(error)
             checks[name] = Check(name, verdict, detail)
         only_torn = audit.torn and len(audit.problems) == 1
@@ -156,9 +156,8 @@ class Doctor:
             relative = path.relative_to(self._layout.path)
             top, name = relative.parts[0], path.name
             good = top in known or top.endswith(".new")
-            if top == "log" and path.is_file():
-                digits = name.partition(".")[0]
-                good = digits.isdigit() and name[len(digits) :] in (RAW, COMPRESSED, PRUNED)
+            if top == "log" and path != self._layout.log:
+                good = SegmentFile.at(path) is not None
             elif top == "tiles" and path.is_file():
                 good = name.isdigit()
             if not good and not name.endswith(_ARCHIVES):
@@ -337,6 +336,6 @@ def state(path: Path) -> dict[str, object]:
         "signed_records": head.size if head else 0,
         "root": head.root.hex() if head else "",
         "segments": len(segments),
-        "bytes": sum(each.path.stat().st_size for each in segments),
+        "bytes": layout.log_bytes(),
         "keys": [entry["key"] for entry in rotation.history(layout)],
     }

@@ -8,6 +8,7 @@ after it, the next opening finishes the work.
 
 import json
 import os
+from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ def announced(layout: Layout) -> tuple[int, list[Target]] | None:
     """The purge record's number and its targets, where a purge was not finished. Raises Damage."""
     try:
         pending = json.loads(layout.erasing.read_bytes())
-        return pending["purge"], [
-            Target(sequence, first, offset, bytes.fromhex(commitment))
+        return index(pending["purge"]), [
+            Target(index(sequence), index(first), index(offset), bytes.fromhex(commitment))
             for sequence, first, offset, commitment in pending["targets"]
         ]
     except FileNotFoundError:
@@ -96,7 +97,11 @@ def perform(layout: Layout, targets: list[Target]) -> None:
     by_first: dict[int, list[Target]] = {}
     for target in targets:
         by_first.setdefault(target.first, []).append(target)
-    for segment in layout.segments():
+    segments = layout.segments()
+    nowhere = by_first.keys() - {segment.first for segment in segments}
+    if nowhere:
+        raise Damage(f"no segment begins with record {min(nowhere)}, where something is to erase")
+    for segment in segments:
         wanted = by_first.get(segment.first)
         if wanted and segment.suffix == COMPRESSED:
             _rewrite(segment, wanted)

@@ -20,7 +20,7 @@ from brainos_ros.ledger.proof import latest_head, prove
 from brainos_ros.ledger.stream import Stream
 from brainos_ros.ledger.verifier import verify_bundle
 
-_MEMBER = re.compile(r"checkpoints|keys\.json|log/\d{16}\.seg")
+_MEMBER = re.compile(r"checkpoints|keys\.json|log/[0-9]{16}\.seg")
 
 
 class Imported(NamedTuple):

@@ -1,6 +1,7 @@
 """Where the files of a stream lie."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,15 @@ class SegmentFile(NamedTuple):
     first: int
     path: Path
     suffix: str
+
+    @classmethod
+    def at(cls, path: Path) -> "SegmentFile | None":
+        """The segment in the file `path`; None where its name is not that of one."""
+        digits = path.name.partition(".")[0]
+        suffix = path.name.removeprefix(digits)
+        if suffix in _FORMS and len(digits) == 16 and digits.isascii() and digits.isdigit():
+            return cls(int(digits), path, suffix)
+        return None
 
 
 class Layout:
@@ -58,10 +68,8 @@ class Layout:
         """Every file of the log, by the first record of its segment; the one that counts first."""
         found: dict[int, list[SegmentFile]] = {}
         for path in self.log.glob("*"):
-            digits = path.name.partition(".")[0]
-            suffix = path.name.removeprefix(digits)
-            if suffix in _FORMS and len(digits) == 16 and digits.isdigit():
-                segment = SegmentFile(int(digits), path, suffix)
+            segment = SegmentFile.at(path)
+            if segment:
                 found.setdefault(segment.first, []).append(segment)
         for forms in found.values():
             forms.sort(key=lambda segment: _FORMS.index(segment.suffix))
@@ -70,14 +78,20 @@ class Layout:
     def freeze_reason(self) -> dict[str, Any] | None:
         """What the `frozen` file says: `state`, `reason`, `remedy`; None where there is none."""
         try:
-            text = self.frozen.read_text()
+            said = json.loads(self.frozen.read_bytes())
+            return {"remedy": "", **said, "state": str(said["state"]), "reason": said["reason"]}
         except FileNotFoundError:
             return None
-        try:
-            reason: dict[str, Any] = json.loads(text)
-        except ValueError:
-            reason = {"state": "FROZEN_HUMAN", "reason": "the file 'frozen' is unreadable"}
-        return reason
+        except (ValueError, LookupError, TypeError):
+            return {"state": "FROZEN_HUMAN", "reason": "the file 'frozen' is unreadable"}
+
+    def log_bytes(self) -> int:
+        """Size of the log on the disk; a file that goes meanwhile counts for nothing [bytes]."""
+        total = 0
+        for segment in self.segments():
+            with suppress(FileNotFoundError):
+                total += segment.path.stat().st_size
+        return total
 
 
 def find(path: Path) -> Layout:

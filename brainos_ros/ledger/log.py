@@ -99,7 +99,7 @@ def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
     for segment, after in zip(segments, [*segments[1:], None], strict=True):
         if after and after.first <= sequence:
             continue
-        data = _content(layout, segment)
+        data = content(layout, segment)
         try:
             for _, frame in frames.scan(data):
                 if frame.form != frames.SEAL and frame.sequence >= sequence:
@@ -109,15 +109,18 @@ def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
                 raise
 
 
-def _content(layout: Layout, segment: SegmentFile) -> bytes:
-    """A segment's content, also if its form changed a moment ago; empty where it was pruned."""
+def content(layout: Layout, segment: SegmentFile) -> bytes:
+    """A segment's content, also if its form changed a moment ago; empty where it was pruned.
+
+    Raises Damage, OSError.
+    """
     try:
         return b"" if segment.suffix == PRUNED else load(segment)
     except FileNotFoundError:
         again = [each for each in layout.segments() if each.first == segment.first]
         if again in ([], [segment]):
             raise
-        return _content(layout, again[0])
+        return content(layout, again[0])
 
 
 class _Raw:
@@ -169,7 +172,10 @@ class LogReader:
         file = self._files.get(bisect_right(self._firsts, sequence) - 1)
         if file is None or self._offsets < 0:
             return None
-        offset = int.from_bytes(os.pread(self._offsets, 4, 4 * sequence), "big")
+        try:
+            offset = int.from_bytes(os.pread(self._offsets, 4, 4 * sequence), "big")
+        except OverflowError:  # beyond what a file can hold
+            return None
         data = file.read(offset, _GUESS)
         if len(data) < frames.FRAME.size:
             return None
@@ -203,7 +209,7 @@ class LogReader:
         for last in (False, True):
             try:
                 return self._find(sequence)
-            except (FileNotFoundError, LookupError):
+            except (FileNotFoundError, LookupError, OverflowError):
                 self.refresh()
             except Damage:
                 if last:

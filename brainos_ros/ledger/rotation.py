@@ -21,16 +21,17 @@ def statement(old: SigningKey, new: PublicKey) -> bytes:
 
 def history(layout: Layout) -> list[dict[str, str]]:
     """Every verifier key the stream had, in order, each but the first with its predecessor's
-    signature; from `keys.json`, or where that is missing from the log.
+    signature; from `keys.json`, or where that is missing or no history from the log.
     """
     try:
-        entries: list[dict[str, str]] = json.loads(layout.keys.read_bytes())
-    except (FileNotFoundError, ValueError):
+        known = json.loads(layout.keys.read_bytes())
+        entries = [{name: str(text) for name, text in each.items()} for each in known]
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
         entries = []
-        for frame in frames_from(layout, 0):
-            if frame.kind in (kinds.CREATED, kinds.KEY_ROTATED):
-                entries.append(entry(frame.payload))
-    return entries
+    if entries:
+        return entries
+    keys = (kinds.CREATED, kinds.KEY_ROTATED)
+    return [entry(each.payload) for each in frames_from(layout, 0) if each.kind in keys]
 
 
 def entry(payload: bytes) -> dict[str, str]:

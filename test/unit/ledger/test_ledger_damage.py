@@ -10,12 +10,13 @@ import pytest
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger.auditing import statistics, view
 from brainos_ros.ledger.backup import back_up
-from brainos_ros.ledger.doctor import Doctor
+from brainos_ros.ledger.doctor import Doctor, state
 from brainos_ros.ledger.housekeeping import consolidate, prune
-from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.layout import Layout, SegmentFile
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, sign_checkpoint
-from brainos_ros.ledger.proof import latest_head
+from brainos_ros.ledger.proof import latest_head, prove
 
 
 @pytest.fixture
@@ -351,3 +352,93 @@ def test_an_index_may_lag_and_may_know_what_was_pruned(tmp_path: Path) -> None:
         stream.put("p/1", b"not in the index on disk yet")
         assert verdicts(stream.path) == set()
     assert verdicts(stream.path) == set()
+
+
+NONSENSE = [b"", b"null", b"{}", b"[]", b"5", b'"x"', b'{"state": 1}', b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("content", NONSENSE)
+def test_a_stream_whose_frozen_file_says_nothing_sensible_stays_frozen(
+    tmp_path: Path, content: bytes
+) -> None:
+    events(tmp_path, 3)
+    path = tmp_path / "pfc"
+    (path / "frozen").write_bytes(content)
+    assert (state(path)["state"], verdicts(path)) == ("FROZEN_HUMAN", {"writer-lock"})
+    with pytest.raises(Frozen, match="FROZEN_HUMAN: the file 'frozen' is unreadable"):
+        Stream.open(tmp_path, "pfc")
+
+
+@pytest.mark.parametrize("content", NONSENSE)
+@pytest.mark.parametrize("name", ["keys.json", "manifest.json"])
+def test_published_files_that_say_nothing_sensible_are_found_and_not_believed(
+    whole: Path, name: str, content: bytes
+) -> None:
+    told, proved = state(whole)["keys"], prove(whole, 1)
+    (whole / name).write_bytes(content)
+    assert verdicts(whole) == {"manifest-against-head"}
+    assert state(whole)["keys"] == told
+    assert prove(whole, 1) == proved
+    Doctor(whole).repair()
+    assert verdicts(whole) == set()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"purge": "3", "targets": []}',
+        b'{"purge": 3.5, "targets": []}',
+        b'{"purge": 1, "targets": [[1, 0.5, 5, "00"]]}',
+    ],
+)
+def test_an_announcement_with_numbers_that_are_none_freezes(whole: Path, content: bytes) -> None:
+    (whole / "erasing").write_bytes(content)
+    with pytest.raises(Frozen, match="the file 'erasing' cannot be read"):
+        Stream.open(whole.parent, whole.name)
+
+
+def test_a_purge_is_not_finished_where_its_segment_is_not_there(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "pfc") as stream:
+        stream.put("a", b"one")
+        purge = stream.purge("a", "asked for")
+    announced = f'{{"purge": {purge}, "targets": [[1, 7, 100, "{"00" * 32}"]]}}'
+    (tmp_path / "pfc/erasing").write_text(announced)
+    with pytest.raises(BrainError, match="no segment begins with record 7"):
+        Stream.open(tmp_path, "pfc")
+    assert (tmp_path / "pfc/erasing").exists()
+
+
+@pytest.mark.parametrize("digits", ["\u00b2" * 16, "\uff11" * 16, "5", "0" * 17])
+def test_a_segment_is_named_by_sixteen_digits(tmp_path: Path, digits: str) -> None:
+    events(tmp_path, 3)
+    (tmp_path / "pfc/log" / f"{digits}.seg").write_bytes(b"x")
+    assert verify(tmp_path / "pfc").verified
+    assert verdicts(tmp_path / "pfc") == {"canonical-layout"}
+
+
+def test_a_damaged_index_of_paths_is_named_beside_a_writer(whole: Path) -> None:
+    (whole / "paths.sqlite").write_bytes(b"not a database")
+    with pytest.raises(BrainError, match=r"the index of paths does not work: .*doctor --repair"):
+        view(whole, "a/b")
+
+
+def test_figures_are_read_beside_a_consolidation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Layout.segments
+    with Stream.open(tmp_path, "pfc", segment_bytes=640) as stream:
+        for number in range(20):
+            stream.event("note", {"n": number})
+
+        def overtaken(layout: Layout) -> list[SegmentFile]:
+            found = listed(layout)
+            monkeypatch.setattr(Layout, "segments", listed)
+            consolidate(stream)
+            return found
+
+        monkeypatch.setattr(Layout, "segments", overtaken)
+        assert statistics(stream.path).records >= 20
+        for number in range(20):
+            stream.event("note", {"n": number})
+        monkeypatch.setattr(Layout, "segments", overtaken)
+        assert state(stream.path)["state"] == "READY"

@@ -110,6 +110,16 @@ def test_every_record_is_found_across_segments_and_without_an_index(tmp_path: Pa
             stream.read(-1)
 
 
+@pytest.mark.parametrize("sequence", [-1, 1000, 2**61, 2**64])
+def test_a_number_that_no_record_has_is_not_found(tmp_path: Path, sequence: int) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        assert stream.read(0).kind == "stream.created"
+        for ask in (stream.read, stream.prove, lambda number: stream.purge_events([number], "x")):
+            with pytest.raises(BrainError) as refused:
+                ask(sequence)
+            assert refused.value.code is ErrorCode.NOT_FOUND
+
+
 def test_durable_means_on_the_disk_before_the_call_returns(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "conscience", window_s=3600.0) as stream:
         number = stream.event("halt", {}, durable=True)
