@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames, rotation
 from brainos_ros.ledger.backup import bring_up
-from brainos_ros.ledger.layout import PRUNED, Layout, find
-from brainos_ros.ledger.log import LogReader, frames_from, load
+from brainos_ros.ledger.layout import Layout, find
+from brainos_ros.ledger.log import LogReader, content, frames_from
 from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint
 from brainos_ros.ledger.paths import Paths
 from brainos_ros.ledger.proof import latest_head, prove
@@ -80,12 +80,12 @@ def _members(layout: Layout, head: Checkpoint) -> Iterator[tuple[str, bytes]]:
     for segment in layout.segments():
         if segment.first >= head.size:
             break
-        if segment.suffix == PRUNED:
+        data = content(layout, segment)
+        if not data:
             raise BrainError(
                 f"the records from {segment.first} on were pruned; export from the backup",
                 ErrorCode.UNAVAILABLE,
             )
-        data = load(segment)
         yield f"log/{segment.first:016d}.seg", data[: _end(data, head.size)]
 
 

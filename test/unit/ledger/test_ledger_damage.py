@@ -13,6 +13,7 @@ from brainos_ros.ledger import Frozen, Stream, verify
 from brainos_ros.ledger.auditing import statistics, view
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor, state
+from brainos_ros.ledger.exchange import export
 from brainos_ros.ledger.housekeeping import consolidate, prune
 from brainos_ros.ledger.layout import Layout, SegmentFile
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, sign_checkpoint
@@ -422,7 +423,7 @@ def test_a_damaged_index_of_paths_is_named_beside_a_writer(whole: Path) -> None:
         view(whole, "a/b")
 
 
-def test_figures_are_read_beside_a_consolidation(
+def test_figures_and_exports_are_read_beside_a_consolidation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = Layout.segments
@@ -442,3 +443,9 @@ def test_figures_are_read_beside_a_consolidation(
             stream.event("note", {"n": number})
         monkeypatch.setattr(Layout, "segments", overtaken)
         assert state(stream.path)["state"] == "READY"
+        for number in range(20):
+            stream.event("note", {"n": number})
+        stream.checkpoint()
+        _, apart = export(stream.path, tmp_path / "apart.tar")
+        monkeypatch.setattr(Layout, "segments", overtaken)
+        assert export(stream.path, tmp_path / "beside.tar")[1] == apart
