@@ -51,6 +51,11 @@ class Host:
     blamed: str = ""  # why it was killed; empty if it was asked to stop
     restarts: int = 0
 
+    def deadlines(self) -> list[float]:
+        """When it must be started or killed."""
+        start_at = None if self.pid else self.start_at
+        return [at for at in (start_at, self.kill_at) if at is not None]
+
 
 @dataclass
 class Node:
@@ -74,6 +79,34 @@ class Node:
     def alive(self) -> bool:
         """It has a process that is not being stopped."""
         return self.host.pid != 0 and self.host.kill_at is None
+
+    def deadlines(self) -> list[float]:
+        """When it must be examined."""
+        if not self.alive:
+            return []
+        return [detector.deadline() for detector in (self.heart, *self.outputs.values())]
+
+    def excuse(self, now: float) -> None:
+        """It may have spoken without being heard: what was silent gets time to speak again."""
+        beat = self.spec.heartbeat
+        self.heart.allow_until(now + beat.period_s * beat.misses)
+        for freshness in self.outputs.values():
+            freshness.allow_until(now + beat.period_s)
+
+    def examine(self, now: float, world: World) -> str | None:
+        """The evidence that it does not work, of the first detector that has one."""
+        evidence: str | None = None
+        if self.heart.suspicious(now):
+            self.heart.suspected(now, world.usage(self.host.name))
+        if self.heart.due(now):
+            evidence = self.heart.verdict(now, world.usage(self.host.name), world.pressure())
+        if not evidence and self.asked and now >= self.asked_at + self.spec.configure_s:
+            evidence = f"{VERB[self.asked]} not done within {self.spec.configure_s:g} s"
+        if not evidence and self.state == ACTIVE:
+            pressure = world.pressure()
+            verdicts = (output.verdict(now, pressure) for output in self.outputs.values())
+            evidence = next((verdict for verdict in verdicts if verdict), None)
+        return evidence
 
 
 @dataclass

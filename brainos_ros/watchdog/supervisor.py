@@ -202,7 +202,8 @@ class Supervisor:
         `deaf` says that heartbeats may lie unread, so that silence proves nothing.
         """
         if self.lag.ran(now) or deaf:
-            self._excuse(now)
+            for node in self.nodes.values():
+                node.excuse(now)
         for host in self.hosts.values():
             if host.start_at is not None and now >= host.start_at and not host.pid:
                 self._start(host, now)
@@ -214,9 +215,10 @@ class Supervisor:
         else:
             self._elect(now)
             for node in self.nodes.values():
-                if node.alive:
-                    self._examine(node, now)
-                if node.alive:
+                evidence = node.examine(now, self._world) if node.alive else None
+                if evidence:
+                    self._fail(node, evidence, now)
+                elif node.alive:
                     self._advance(node, now)
             self._welcome(now)
             self.ladder.update(now, assessment(self.roles, self.unreachable))
@@ -230,26 +232,12 @@ class Supervisor:
             node.heart.uneasy(now) or any(each.due(now) for each in node.outputs.values())
             for node in self.nodes.values() if node.alive)
 
-    def _excuse(self, now: float) -> None:
-        for node in self.nodes.values():
-            beat = node.spec.heartbeat
-            node.heart.allow_until(now + beat.period_s * beat.misses)
-            for freshness in node.outputs.values():
-                freshness.allow_until(now + beat.period_s)
-
     def _deadline(self, now: float) -> float:
         times = [now + TICK_S, self.ladder.deadline()]
         if self._look_again > now:
             times.append(self._look_again)
-        for host in self.hosts.values():
-            if host.start_at is not None and not host.pid:
-                times.append(host.start_at)
-            if host.kill_at is not None:
-                times.append(host.kill_at)
-        for node in self.nodes.values():
-            if node.alive:
-                times.append(node.heart.deadline())
-                times += [freshness.deadline() for freshness in node.outputs.values()]
+        for part in (*self.hosts.values(), *self.nodes.values()):
+            times += part.deadlines()
         return max(now + 0.005, min(times))
 
     # ---------------------------------------------------------------- how it starts and drives
@@ -319,24 +307,7 @@ class Supervisor:
             and all(self.roles[needed].works for needed in node.spec.after)
         )
 
-    # ---------------------------------------------------------------- how it sees failures
-
-    def _examine(self, node: Node, now: float) -> None:
-        heart = node.heart
-        evidence: str | None = None
-        if heart.suspicious(now):
-            heart.suspected(now, self._world.usage(node.host.name))
-        if heart.due(now):
-            evidence = heart.verdict(
-                now, self._world.usage(node.host.name), self._world.pressure())
-        if not evidence and node.asked and now >= node.asked_at + node.spec.configure_s:
-            evidence = f"{VERB[node.asked]} not done within {node.spec.configure_s:g} s"
-        if not evidence and node.state == ACTIVE:
-            pressure = self._world.pressure()
-            verdicts = (out.verdict(now, pressure) for out in node.outputs.values())
-            evidence = next((verdict for verdict in verdicts if verdict), None)
-        if evidence:
-            self._fail(node, evidence, now)
+    # ---------------------------------------------------------------- how it recovers
 
     def _fail(self, node: Node, evidence: str, now: float) -> None:
         """A living node does not work: its process must go before anything takes its place."""
@@ -367,8 +338,6 @@ class Supervisor:
                     "recovered" if role.failed else "working",
                     {"role": name, "node": role.holder.name, "after_ms": took})
                 role.down_since, role.failed = None, False
-
-    # ---------------------------------------------------------------- how it recovers
 
     def _recover(self, host: Host, evidence: str, now: float) -> None:
         """The process of a host ended without being asked to: decide what happens next."""
