@@ -60,6 +60,7 @@ class Keeper:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wakeup, select.POLLIN)
         self._pressure = processes.Pressure()
+        self._room = processes.Room(home)
         self._finished = self._ending = False
         self._saved: object = None
         self.started = time.monotonic()
@@ -192,6 +193,8 @@ class Keeper:
                         self._poll.unregister(process.pidfd)
                         del self._processes[name]
                         self.supervisor.ended(name, process.ended(), now)
+                if self._room.returned(well=all(r.works for r in self.supervisor.roles.values())):
+                    self.supervisor.try_again("the disk has room again", now)
                 if self.supervisor.uneasy(now):
                     self._ports.listen(now)
                 level = self.supervisor.ladder.current

@@ -17,6 +17,8 @@ from pathlib import Path
 from brainos_ros.watchdog.detect import Usage
 
 PARAMETERS = "watchdog/parameters.yaml"
+LITTLE = 64 << 20  # a node that fails with fewer bytes free may have failed for that
+ROOM = 16 << 20  # a node can begin its ledger and its stores with so many
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -135,6 +137,30 @@ class Pressure:
             return 0.0
         (began, before), (now, after) = self._samples[0], self._samples[-1]
         return (after - before) / max(now - began, 1e-3)
+
+
+class Room:
+    """Tells when a disk that was nearly full has room again."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._least = self._free()
+
+    def returned(self, well: bool) -> bool:
+        """True once each time ROOM more are free than at the least since all was `well`."""
+        free = self._free()
+        self._least = free if well else min(self._least, free)
+        if self._least >= LITTLE or free < self._least + ROOM:
+            return False
+        self._least = free
+        return True
+
+    def _free(self) -> int:
+        try:
+            found = os.statvfs(self._place)
+        except OSError:
+            return LITTLE  # nothing is known, so nothing follows from it
+        return found.f_bavail * found.f_frsize if found.f_favail or not found.f_files else 0
 
 
 def boot_id() -> str:

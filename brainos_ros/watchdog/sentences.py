@@ -29,6 +29,8 @@ def sentence(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
         case "given_up":
             return "error", (f"{body['process']} failed: {body['evidence']}; given up after "
                              f"{body['limit']}")
+        case "tried_again":
+            return "info", f"{body['process']} is tried again: {body['reason']}"
         case "taken_along":
             return "warning", f"{body['process']} restarts because {body['because_of']} failed"
         case "restart":

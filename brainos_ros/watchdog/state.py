@@ -84,7 +84,7 @@ class Node:
         """When it must be examined."""
         if not self.alive:
             return []
-        return [detector.deadline() for detector in (self.heart, *self.outputs.values())]
+        return [self.heart.deadline(), *(out.deadline() for out in self.outputs.values())]
 
     def excuse(self, now: float) -> None:
         """It may have spoken without being heard: what was silent gets time to speak again."""

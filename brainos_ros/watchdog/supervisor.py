@@ -183,6 +183,21 @@ class Supervisor:
         self._cycle(found.holder.host, now)
         return None
 
+    @property
+    def given_up(self) -> list[Host]:
+        """The processes that nothing will start again, stand-bys included."""
+        return [host for host in self.hosts.values() if not host.pid and host.start_at is None]
+
+    def try_again(self, reason: str, now: float) -> None:
+        """What may have kept processes from working is over: start those that were given up."""
+        for host in () if self._stopping else self.given_up:
+            self._world.record("tried_again", {"process": host.name, "reason": reason})
+            self._history[host.name].forgive()
+            host.restarts += 1
+            host.start_at = now
+            for node in host.nodes:
+                self.roles[node.spec.role].given_up = False
+
     def stop(self, now: float) -> None:
         """Take everything down in reverse start order."""
         self._stopping = True
@@ -236,8 +251,10 @@ class Supervisor:
         times = [now + TICK_S, self.ladder.deadline()]
         if self._look_again > now:
             times.append(self._look_again)
-        for part in (*self.hosts.values(), *self.nodes.values()):
-            times += part.deadlines()
+        for host in self.hosts.values():
+            times += host.deadlines()
+        for node in self.nodes.values():
+            times += node.deadlines()
         return max(now + 0.005, min(times))
 
     # ---------------------------------------------------------------- how it starts and drives

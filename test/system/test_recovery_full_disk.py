@@ -41,6 +41,27 @@ def test_the_watchdog_comes_back_on_a_full_disk(small_home: Path, tmp_path: Path
     assert "adopted" in [to_record(frame).kind for frame in frames]
 
 
+def test_nodes_given_up_on_a_full_disk_come_back_when_space_returns(
+    small_home: Path, tmp_path: Path
+) -> None:
+    roles = ("memory", "world_model", "genome_sync", "pfc")
+    once = "{restart: {max_restarts: 0}, heartbeat: {grace_s: 30}}"
+    nodes = "".join(f"  {role}: {once}\n" for role in roles)
+    brain = Brain(tmp_path, BASE + nodes, small_home)
+    brain.said("service level ONLINE")
+    assert brain.stop() == 0, "an orderly end leaves no store open and no segment allocated"
+    ballast = fill(small_home)
+    brain = Brain(tmp_path, BASE + nodes, small_home)
+    try:
+        for role in roles:
+            brain.said(f"[watchdog]: {role} failed: could not")
+        brain.said("given up after", len(roles))
+        ballast.unlink()
+        brain.said("service level ONLINE")
+    finally:
+        assert brain.stop() == 0
+
+
 def test_a_conscience_killed_on_a_full_disk_comes_back_and_halts(
     small_home: Path, tmp_path: Path
 ) -> None:

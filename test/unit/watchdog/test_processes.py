@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import fill, small_disk
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError, ErrorCode
@@ -275,3 +276,31 @@ def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
     commands = plan.commands(robot, tmp_path / "p.yaml", passed, composed=False)
     assert commands["memory_standby"].argv[-1] == "__node:=memory_standby"
     assert list(plan.commands(robot, tmp_path / "p.yaml", passed, composed=True)) == ["composed"]
+
+
+def test_a_disk_has_room_again_only_after_it_was_nearly_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "96m") as place:
+        room = processes.Room(place)
+        assert not room.returned(well=True)
+        ballast = fill(place)
+        assert not room.returned(well=False)
+        os.truncate(ballast, 88 << 20)
+        assert not room.returned(well=False), "8 MiB are not enough"
+        os.truncate(ballast, 76 << 20)
+        assert room.returned(well=False)
+        assert not room.returned(well=False), "once"
+        os.truncate(ballast, 56 << 20)
+        assert room.returned(well=False), "there may have been room for some only"
+        assert not room.returned(well=True)
+        os.truncate(ballast, 0)
+        assert room.returned(well=False)
+        (place / "more").write_bytes(bytes(16 << 20))
+        assert not room.returned(well=False)
+        (place / "more").unlink()
+        assert not room.returned(well=False), "it was far from full"
+
+
+def test_nothing_follows_from_a_disk_that_cannot_be_asked(tmp_path: Path) -> None:
+    room = processes.Room(tmp_path / "not there yet")
+    (tmp_path / "not there yet").mkdir()
+    assert not room.returned(well=False)

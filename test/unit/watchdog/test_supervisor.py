@@ -258,6 +258,30 @@ def test_a_crash_loop_of_another_role_degrades() -> None:
     assert world.works("pfc", "conscience")
 
 
+def test_only_those_given_up_are_tried_again() -> None:
+    world = started(brain(standby=True, restart=Restart(max_restarts=1)))
+    for _ in range(300):
+        world.kill("pfc")
+        world.kill("conscience")
+        world.kill("conscience_standby")
+        world.run(STEP)
+    lost = {"pfc", "conscience", "conscience_standby"}
+    assert {host.name for host in world.supervisor.given_up} == lost
+    assert world.level is Level.EMERGENCY
+    living = {name: process.pid for name, process in world.processes.items()}
+    world.supervisor.try_again("the disk has room again", world.now)
+    world.run(5.0)
+    assert world.works("pfc", "memory", "conscience")
+    assert world.level is Level.ONLINE
+    assert world.processes.keys() == living.keys() | lost
+    assert living.items() <= {name: p.pid for name, p in world.processes.items()}.items()
+    world.supervisor.stop(world.now)
+    world.run(5.0)
+    world.supervisor.try_again("the disk has room again", world.now)
+    world.run(1.0)
+    assert not world.processes
+
+
 def test_rest_for_one_takes_those_along_that_need_it() -> None:
     world = started(brain(restart=Restart("rest_for_one")))
     before = {name: process.pid for name, process in world.processes.items()}
