@@ -29,7 +29,13 @@ class Pursuit:
         self.code = ErrorCode.NONE
         self.result: Any = None
         self._order: Any = None
+        self._refused = False
         self._deadline = math.inf
+
+    @property
+    def left_behind(self) -> bool:
+        """The robot may still be acting on it: it neither refused nor said how it ended."""
+        return self.result is None and not self._refused
 
     def begin(self, action: str, sent: Any, timeout_s: float) -> None:
         """The action was sent to the robot: `sent` is the future of its goal handle."""
@@ -85,6 +91,7 @@ class Pursuit:
     def _accepted(self, sent: Any) -> None:
         order = sent.result()
         if not order.accepted:
+            self._refused = True
             self.end("the robot refuses the action", ErrorCode.PFC_ACTION_FAILED)
             self.abandon()
             return

@@ -39,6 +39,7 @@ class World(Node):
         self.asked: list[str] = []
         self.ordered: list[Execute.Goal] = []
         self.holding = self.busy = False
+        self.obeys = True
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.reward = 1.0
@@ -95,6 +96,8 @@ class World(Node):
         )
 
     def _cancel(self, goal):
+        if not self.obeys:
+            return CancelResponse.REJECT
         self.cancelled.set()
         self._over.set_result(None)
         return CancelResponse.ACCEPT
@@ -344,6 +347,26 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, monkeypatch)
         assert store.interrupted() == []
     assert len(world.ordered) == 1
     wait(graph.tester.executor.create_task(robot.destroy))
+
+
+def test_an_order_is_cancelled_until_the_robot_says_that_it_is_over(graph, world, monkeypatch):
+    monkeypatch.setattr("brainos_ros.pfc.pursuit.CANCEL_S", 0.3)
+    ended, settled = Store.end_action, queue.SimpleQueue()
+    monkeypatch.setattr(
+        Store, "end_action", lambda *which: (ended(*which), settled.put(which[1]))
+    )
+    pfc = start(graph, action_timeout_s=0.2)
+    pursuer = Pursuer(graph, pfc)
+    world.holding, world.obeys = True, False
+    decision_id = pursuer.pursue("a").result.decision.decision_id
+    assert settled.empty(), "the robot still acts on it"
+    assert decision_id in pursuer.pursue("b").result.message
+    assert len(world.ordered) == 1
+    world.holding, world.obeys = False, True
+    assert settled.get(timeout=DEADLINE_S) == decision_id
+    assert world.cancelled.is_set()
+    assert pursuer.pursue("b").result.success
+    pursuer.close()
 
 
 def test_a_robot_that_is_busy_teaches_nothing(graph, world):

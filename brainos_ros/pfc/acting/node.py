@@ -1,5 +1,6 @@
 """The action `pursue`: observe, decide, let the robot act, learn."""
 
+import time
 import uuid
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from brainos_ros.pfc.node import PfcNode
 
 LINGER_S = 0.2
+AGAIN_S = 1.0  # an order that is still to be cancelled is asked about so often
 Work = Generator[Future, None, Pursue.Result]
 
 
@@ -28,13 +30,15 @@ class Acting:
     """Pursues one objective at a time; made anew at each activation of the PFC.
 
     An order to the robot has its decision's id, so that `interrupted`, the decisions whose action
-    was under way when an earlier process ended, can be cancelled. Closing it ends what is under way
-    and keeps the action's doors for LINGER_S where somebody still waits for a result, because only
-    a server that is there can give it.
+    the robot may still be at (an earlier process ended, or a cancel was not answered), can be
+    cancelled until the robot says that it is over; until then it is given no other. Closing it
+    ends what is under way and keeps the action's doors for LINGER_S where somebody still waits for
+    a result, because only a server that is there can give it.
     """
 
     def __init__(self, brain: "PfcNode", interrupted: list[str]) -> None:
         self._brain, self._interrupted = brain, interrupted
+        self._cancel_at = 0.0
         self._pursuit: Pursuit | None = None
         self._open = True
         self._robot = ActionClient(brain, Execute, "execute")
@@ -75,10 +79,12 @@ class Acting:
             self._server = None
 
     def check_time(self) -> None:
-        """To be called now and then: ends what takes too long, and what a crash left behind."""
+        """To be called now and then: ends what takes too long, and what was left behind."""
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
-        if self._interrupted and self._robot.server_is_ready():
+        now = time.monotonic()
+        if self._interrupted and now >= self._cancel_at and self._robot.server_is_ready():
+            self._cancel_at = now + AGAIN_S
             for decision_id in tuple(self._interrupted):
                 if self._brain.cancel(_goal_id(decision_id)):
                     self._brain.record_pursuit(decision_id, "interrupted")
@@ -130,6 +136,12 @@ class Acting:
             )
         if not self._robot.server_is_ready():
             raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
+        if self._interrupted:
+            raise BrainError(
+                "the robot has not said that its last action is over; it is asked to end it "
+                f"(decision {self._interrupted[0]})",
+                ErrorCode.UNAVAILABLE,
+            )
         _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
         decision, result.decision = brain.take_decision(request)
         if not decision.recommended_action:
@@ -181,7 +193,12 @@ class Acting:
         )
         pursuit.begin(action, sent, brain.settings["action_timeout_s"])
         yield pursuit.over
-        if self._open:
+        if not self._open:
+            return
+        if pursuit.left_behind:
+            self._interrupted.append(decision.decision_id)
+            brain.record_pursuit(decision.decision_id, f"{pursuit.reason}; left behind")
+        else:
             brain.store.end_action(decision.decision_id)
             brain.record_pursuit(decision.decision_id, pursuit.reason or "ended")
 

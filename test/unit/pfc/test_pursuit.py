@@ -73,6 +73,7 @@ def test_a_robot_that_names_no_outcome(success, learnt):
 def test_a_refused_order_teaches_nothing():
     pursuit, _ = begin(Robot(accepts=False))
     assert pursuit.over.done()
+    assert not pursuit.left_behind
     with pytest.raises(BrainError, match="aisle_1: the robot refuses") as caught:
         pursuit.outcome()
     assert caught.value.code is ErrorCode.PFC_ACTION_FAILED
@@ -112,7 +113,10 @@ def test_taking_too_long_is_a_failure(clock):
     clock.now += CANCEL_S
     pursuit.check_time(lambda: True)
     assert pursuit.over.done()
+    assert pursuit.left_behind
     assert pursuit.outcome() == ("failure", -1.0)
+    robot.finish(success=False)
+    assert not pursuit.left_behind
 
 
 def test_what_the_robot_did_before_the_cancel_reached_it_counts(clock):
