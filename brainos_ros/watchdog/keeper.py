@@ -108,6 +108,7 @@ class Keeper:
         with self.lock:
             os.close(self._wakeup)
             self._wakeup = -1
+            self._pressure.close()
 
     def wake(self) -> None:
         """Let the loop look at once, if it has not ended."""

@@ -131,6 +131,11 @@ class Pressure:
         while self._samples[0][0] < now - 0.5:
             self._samples.popleft()
 
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
     def share(self) -> float:
         """Of the last half second, the share in which somebody waited; 0 if unknown."""
         if len(self._samples) < 2:

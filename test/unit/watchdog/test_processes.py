@@ -304,3 +304,13 @@ def test_nothing_follows_from_a_disk_that_cannot_be_asked(tmp_path: Path) -> Non
     room = processes.Room(tmp_path / "not there yet")
     (tmp_path / "not there yet").mkdir()
     assert not room.returned(well=False)
+
+
+def test_a_keeper_that_stopped_leaves_nothing_open(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    keeping.begin()
+    ports.wait_for("started")
+    keeping.stop(10.0)
+    assert os.listdir("/proc/self/fd") == before
