@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brainos_msgs.msg import Heartbeat, NodeStatus, ServiceLevel
-from brainos_msgs.srv import Failover, GetSystemStatus, RestartNode
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from brainos_msgs.msg import Heartbeat, ServiceLevel
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
 
 from brainos_ros import robot_file
-from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.errors import BrainError
 from brainos_ros.offline.reach import Reach
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import message_type
@@ -24,18 +22,17 @@ from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
 from brainos_ros.ros.pulse import Beat, Pulses
-from brainos_ros.watchdog import plan, report
+from brainos_ros.watchdog import plan
+from brainos_ros.watchdog.desk.node import Desk
 from brainos_ros.watchdog.finite import not_finite
 from brainos_ros.watchdog.journal import Journal
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
 from brainos_ros.watchdog.notify import Notifier
 from brainos_ros.watchdog.sentences import sentence
-from brainos_ros.watchdog.state import assessment
 
 BEAT_S = 0.065
 SILENT_S = 0.15  # the keeper's loop stands so long: no heartbeat, no ping
-RECOVERY_S = 30.0  # limit of a restart or failover that a person asked for
 STOP_S = 20.0
 
 
@@ -57,7 +54,6 @@ class WatchdogNode(BrainNode):
         self._notifier = Notifier()
         self._running = ExitStack()
         self._pids: set[int] = set()  # that were heard, of supervised processes or not
-        self._loads: dict[str, report.Load] = {}
         self._clients_by_node: dict[str, tuple[int, Client]] = {}
         self._beat.period_s = BEAT_S
         self._said: Level | None = None
@@ -102,10 +98,8 @@ class WatchdogNode(BrainNode):
         self._keeper = Keeper(self._robot, self._commands, self, self.home, self.get_namespace(),
                               self._composed, self.settings["autostart"])
         self._running.callback(self._keeper.stop, STOP_S)
-        self.door(GetSystemStatus, "watchdog/get_status", self._get_status)
-        self.slow_door(RestartNode, "watchdog/restart", self._restart)
-        self.slow_door(Failover, "watchdog/failover", self._failover)
-        self.every(1.0, self._publish_nodes)
+        self._desk = Desk(self, self._keeper, self._robot)
+        self.every(1.0, lambda: self._diagnostics.publish(self._desk.diagnostics()))
         adopted = self._keeper.begin()
         if adopted and self._file_changed:
             self.get_logger().warning(
@@ -159,7 +153,7 @@ class WatchdogNode(BrainNode):
             self.get_logger().error(text)
 
     def level(self, assessment: Assessment) -> None:
-        self._level.publish(self._to_message(assessment))
+        self._level.publish(self._desk.level(assessment))
         self._notifier.say("READY=1", f"STATUS={assessment.level.name}: {assessment.reason}")
         if assessment.level is self._said:
             return
@@ -167,13 +161,6 @@ class WatchdogNode(BrainNode):
         self.event("service_level", {"level": assessment.level.name, "reason": assessment.reason,
                              "failed": list(assessment.failed),
                              "actions": list(assessment.actions)})
-
-    def _to_message(self, assessment: Assessment) -> ServiceLevel:
-        return ServiceLevel(
-            stamp=self.get_clock().now().to_msg(), level=int(assessment.level),
-            available_levels=[int(level) for level in Level],
-            failed_components=list(assessment.failed),
-            recommended_actions=list(assessment.actions), reason=assessment.reason)
 
     def _ledger_refused(self, reason: str) -> None:
         self.get_logger().error(f"events wait for the ledger: {reason}",
@@ -228,64 +215,6 @@ class WatchdogNode(BrainNode):
         if self._beat.sequence % 2:
             self._notifier.say("WATCHDOG=1")
 
-    # ---------------------------------------------------------------- doors
-
-    def _get_status(self, request: Any, response: Any) -> Any:
-        now = time.monotonic()
-        with self._keeper.lock:
-            supervisor = self._keeper.supervisor
-            current = supervisor.ladder.current or assessment(
-                supervisor.roles, supervisor.unreachable)
-            found = report.nodes(supervisor, self._loads, now)
-            response.lag_ms = supervisor.lag.worst_s(now) * 1000
-        response.service_level = self._to_message(current)
-        response.nodes = [self._status(node, now) for node in found]
-        response.uptime_s = now - self._keeper.started
-        return response
-
-    def _status(self, node: report.Status, now: float) -> NodeStatus:
-        clock_ns = self.get_clock().now().nanoseconds - int((now - node.since) * 1e9)
-        status = NodeStatus(
-            role=node.role, node=f"{self.get_namespace().rstrip('/')}/{node.name}",
-            status=node.status, pid=node.pid, restarts=node.restarts,
-            heartbeat_age_ms=node.heartbeat_age_ms, cpu_percent=node.cpu_percent,
-            memory_mb=node.memory_mb, last_failure=node.last_failure)
-        status.since.sec, status.since.nanosec = divmod(max(clock_ns, 0), 1_000_000_000)
-        return status
-
-    def _role(self, name: str) -> str:
-        if name not in self._robot.nodes:
-            raise BrainError(f"role {name!r} is not in {self._robot.path.name}; it has "
-                             f"{', '.join(self._robot.nodes)}", ErrorCode.WATCHDOG_UNKNOWN_NODE)
-        return name
-
-    def _restart(self, request: Any, response: Any) -> Any:
-        role, began = self._role(request.role), time.monotonic()
-        with self._keeper.lock:
-            self._keeper.supervisor.restart(role, request.reason, began)
-        self._await(role)
-        response.duration_ms = (time.monotonic() - began) * 1000
-        return response
-
-    def _failover(self, request: Any, response: Any) -> Any:
-        role, began = self._role(request.role), time.monotonic()
-        with self._keeper.lock:
-            refusal = self._keeper.supervisor.failover(role, request.reason, began)
-        if refusal:
-            raise BrainError(refusal, ErrorCode.WATCHDOG_NO_STANDBY)
-        self._await(role)
-        response.node = self._keeper.supervisor.roles[role].holder.name
-        response.duration_ms = (time.monotonic() - began) * 1000
-        return response
-
-    def _await(self, role: str) -> None:
-        found = self._keeper.supervisor.roles[role]
-        self._keeper.wake()
-        if not self._keeper.wait_until(lambda: found.down_since is None, RECOVERY_S):
-            raise BrainError(f"{role} does not work {RECOVERY_S:g} s later: "
-                             f"{found.holder.last_failure or 'it was not heard of'}",
-                             ErrorCode.WATCHDOG_RECOVERY_FAILED)
-
     # ---------------------------------------------------------------- diagnostics
 
     def diagnose(self) -> Mapping[str, object]:
@@ -297,23 +226,6 @@ class WatchdogNode(BrainNode):
             "reason": level.reason if level else "",
             "lag_ms": round(self._keeper.supervisor.lag.worst_s(time.monotonic()) * 1000, 1),
         }
-
-    def _publish_nodes(self) -> None:
-        now = time.monotonic()
-        for name, (cpu_s, memory_mb) in self._keeper.loads().items():
-            history = self._loads.setdefault(name, report.Load())
-            history.sample(now, cpu_s, memory_mb)
-        with self._keeper.lock:
-            found = report.nodes(self._keeper.supervisor, self._loads, now)
-        array = DiagnosticArray()
-        array.header.stamp = self.get_clock().now().to_msg()
-        for node in found:
-            level, message, values = report.diagnosis(node)
-            array.status.append(DiagnosticStatus(
-                name=f"brainos: watchdog: {node.name}", hardware_id=self._robot.name,
-                level=bytes([level]), message=message,
-                values=[KeyValue(key=key, value=value) for key, value in values.items()]))
-        self._diagnostics.publish(array)
 
 
 def _name(beat: Beat | Heartbeat) -> str:
