@@ -1,8 +1,9 @@
 """The service level: down at once, up only after it held."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 
 
 class Level(IntEnum):
@@ -33,12 +34,14 @@ def assess(
     given_up: Sequence[str],
     essential: Sequence[str],
     unreachable: Sequence[str] = (),
+    hindered: Mapping[str, str] = MappingProxyType({}),
 ) -> Assessment:
     """The level that the state of the roles calls for.
 
-    EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work;
-    OFFLINE if all work and the places outside the robot are `unreachable`. With `working` empty and
-    nothing failed the brain is only starting, which is DEGRADED_ONLINE too.
+    EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work, or is
+    `hindered`: lives, and says why it cannot do its job; OFFLINE if all work and the places outside
+    the robot are `unreachable`. With `working` empty and nothing failed the brain is only starting,
+    which is DEGRADED_ONLINE too.
     """
     failed = tuple(sorted({*recovering, *given_up}))
     actions = tuple(
@@ -60,6 +63,11 @@ def assess(
         names = ", ".join(sorted(recovering))
         return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {names}",
                           failed, ("Wait: it is being brought back.",))
+    if hindered:
+        reason = "; ".join(f"{role}: {why}" for role, why in sorted(hindered.items()))
+        mend = (f"Mend what {role} names; if it does not go on by itself then, run: "
+                f"brainos restart {role}" for role in sorted(hindered))
+        return Assessment(Level.DEGRADED_ONLINE, reason, tuple(sorted(hindered)), tuple(mend))
     if unreachable:
         return Assessment(Level.OFFLINE, f"cut off: no answer from {', '.join(unreachable)}", (),
                           ("Check the robot's network; the brain works without it.",))

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brainos_msgs.msg import Heartbeat, ServiceLevel
+from brainos_msgs.msg import Heartbeat, SafetyState, ServiceLevel
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
 
@@ -34,6 +34,7 @@ from brainos_ros.watchdog.sentences import sentence
 BEAT_S = 0.065
 SILENT_S = 0.15  # the keeper's loop stands so long: no heartbeat, no ping
 STOP_S = 20.0
+CONSCIENCE = "conscience"
 
 
 class WatchdogNode(BrainNode):
@@ -98,6 +99,9 @@ class WatchdogNode(BrainNode):
         self._keeper = Keeper(self._robot, self._commands, self, self.home, self.get_namespace(),
                               self._composed, self.settings["autostart"])
         self._running.callback(self._keeper.stop, STOP_S)
+        if CONSCIENCE in self._robot.nodes:
+            self.create_subscription(
+                SafetyState, "conscience/safety_state", self._note_safety, qos.STATE)
         self._desk = Desk(self, self._keeper, self._robot)
         self.every(1.0, lambda: self._diagnostics.publish(self._desk.diagnostics()))
         adopted = self._keeper.begin()
@@ -198,6 +202,13 @@ class WatchdogNode(BrainNode):
     def _note_reach(self, unreachable: Sequence[str]) -> None:
         with self._keeper.lock:
             self._keeper.supervisor.unreachable = unreachable
+        self._keeper.wake()
+
+    def _note_safety(self, message: SafetyState) -> None:
+        """A conscience without its ledger lives on, so that it can halt, and lets nothing move."""
+        refused = next((each for each in message.causes if each.startswith("ledger refused")), "")
+        with self._keeper.lock:
+            self._keeper.supervisor.hindered = {CONSCIENCE: refused} if refused else {}
         self._keeper.wake()
 
     def beat(self) -> None:

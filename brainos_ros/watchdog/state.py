@@ -131,7 +131,9 @@ class Role:
         )
 
 
-def assessment(roles: Mapping[str, Role], unreachable: Sequence[str]) -> Assessment:
+def assessment(
+    roles: Mapping[str, Role], unreachable: Sequence[str], hindered: Mapping[str, str]
+) -> Assessment:
     """The level that the state of the roles calls for."""
     given_up = [name for name, role in roles.items() if role.given_up]
     working = [name for name, role in roles.items() if role.works]
@@ -141,4 +143,5 @@ def assessment(roles: Mapping[str, Role], unreachable: Sequence[str]) -> Assessm
         given_up,
         [name for name, role in roles.items() if role.spec.essential],
         unreachable,
+        hindered,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from brainos_ros.robot_file import NodeSpec, Restart
 from brainos_ros.watchdog.detect import Freshness, Heart, Lag
-from brainos_ros.watchdog.level import Ladder
+from brainos_ros.watchdog.level import Assessment, Ladder
 from brainos_ros.watchdog.order import affected, start_order
 from brainos_ros.watchdog.restarts import History
 from brainos_ros.watchdog.state import (
@@ -65,6 +65,7 @@ class Supervisor:
         self.lag = Lag(now)
         self.ladder = Ladder(hold_s)
         self.unreachable: Sequence[str] = ()
+        self.hindered: dict[str, str] = {}  # role -> why it cannot do its job, though it lives
         for role in self._order:
             spec = specs[role]
             holder = self._add(role, spec, "composed" if composed else role, now)
@@ -236,10 +237,14 @@ class Supervisor:
                 elif node.alive:
                     self._advance(node, now)
             self._welcome(now)
-            self.ladder.update(now, assessment(self.roles, self.unreachable))
+            self.ladder.update(now, self.assessment())
         until = self._deadline(now)
         self.lag.expect(until)
         return until
+
+    def assessment(self) -> Assessment:
+        """The level that all this calls for, before it is held."""
+        return assessment(self.roles, self.unreachable, self.hindered)
 
     def uneasy(self, now: float) -> bool:
         """Whether somebody seems silent: listen once more before the next tick."""

@@ -191,3 +191,21 @@ def test_a_node_of_another_package_beats_by_message(
     os.kill(status(graph)["/lamp"].pid, signal.SIGSTOP)
     levels.wait_for(lambda level: online(level) and since(level) > since(up))
     assert "no heartbeat" in status(graph)["/lamp"].last_failure
+
+
+def test_a_conscience_without_its_ledger_is_in_the_level(graph: Any, tmp_path: Path) -> None:
+    path = tmp_path / "test.yaml"
+    path.write_text(ROBOT.partition("  memory")[0] + "  conscience: {essential: true}\n")
+    ledger = graph.home / "ledger" / "conscience"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text("no directory")
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    graph.start(WatchdogNode, state="unconfigured", robot_file=str(path))
+    said = levels.wait_for(lambda level: "ledger refused" in level.reason)
+    assert said.level == ServiceLevel.DEGRADED_ONLINE
+    assert said.failed_components == ["conscience"]
+    assert said.recommended_actions
+    pid = status(graph)["/conscience"].pid
+    ledger.unlink()
+    levels.wait_for(online)
+    assert status(graph)["/conscience"].pid == pid

@@ -12,7 +12,6 @@ from brainos_ros.robot_file import Robot
 from brainos_ros.watchdog import report
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
-from brainos_ros.watchdog.state import assessment
 
 if TYPE_CHECKING:
     from brainos_ros.watchdog.node import WatchdogNode
@@ -43,8 +42,7 @@ class Desk:
         now = time.monotonic()
         with self._keeper.lock:
             supervisor = self._keeper.supervisor
-            current = supervisor.ladder.current or assessment(
-                supervisor.roles, supervisor.unreachable)
+            current = supervisor.ladder.current or supervisor.assessment()
             found = report.nodes(supervisor, self._loads, now)
             response.lag_ms = supervisor.lag.worst_s(now) * 1000
         response.service_level = self.level(current)

@@ -258,6 +258,20 @@ def test_a_crash_loop_of_another_role_degrades() -> None:
     assert world.works("pfc", "conscience")
 
 
+def test_a_role_that_lives_and_cannot_do_its_job_is_in_the_level() -> None:
+    world = started()
+    world.supervisor.hindered = {"conscience": "ledger refused: stream is frozen"}
+    world.run(0.1)
+    assert world.level is Level.DEGRADED_ONLINE
+    current = world.supervisor.ladder.current
+    assert current.failed == ("conscience",)
+    assert current.reason == "conscience: ledger refused: stream is frozen"
+    assert not world.kinds("detected", "failed"), "a restart would not help"
+    world.supervisor.hindered = {}
+    world.run(2.5)
+    assert world.level is Level.ONLINE
+
+
 def test_only_those_given_up_are_tried_again() -> None:
     world = started(brain(standby=True, restart=Restart(max_restarts=1)))
     for _ in range(300):
