@@ -43,7 +43,7 @@ def assess(
     the robot are `unreachable`. With `working` empty and nothing failed the brain is only starting,
     which is DEGRADED_ONLINE too.
     """
-    failed = tuple(sorted({*recovering, *given_up}))
+    failed = tuple(sorted({*recovering, *given_up, *hindered}))
     actions = tuple(
         f"Look at the log of {role} for why it keeps failing, then run: brainos restart {role}"
         for role in sorted(given_up)
@@ -59,15 +59,14 @@ def assess(
     if given_up:
         return Assessment(Level.DEGRADED_ONLINE, f"failed for good: {', '.join(sorted(given_up))}",
                           failed, actions)
-    if recovering:
-        names = ", ".join(sorted(recovering))
-        return Assessment(Level.DEGRADED_ONLINE, f"not working yet: {names}",
-                          failed, ("Wait: it is being brought back.",))
-    if hindered:
-        reason = "; ".join(f"{role}: {why}" for role, why in sorted(hindered.items()))
-        mend = (f"Mend what {role} names; if it does not go on by itself then, run: "
-                f"brainos restart {role}" for role in sorted(hindered))
-        return Assessment(Level.DEGRADED_ONLINE, reason, tuple(sorted(hindered)), tuple(mend))
+    if recovering or hindered:
+        reasons = [f"{role}: {why}" for role, why in sorted(hindered.items())]
+        actions = tuple(f"If {role} does not work when that is mended: brainos restart {role}"
+                        for role in sorted(hindered))
+        if recovering:
+            reasons.append(f"not working yet: {', '.join(sorted(recovering))}")
+            actions += ("Wait: it is being brought back.",)
+        return Assessment(Level.DEGRADED_ONLINE, "; ".join(reasons), failed, actions)
     if unreachable:
         return Assessment(Level.OFFLINE, f"cut off: no answer from {', '.join(unreachable)}", (),
                           ("Check the robot's network; the brain works without it.",))

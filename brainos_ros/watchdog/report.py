@@ -71,6 +71,8 @@ def _status(supervisor: Supervisor, node: Node) -> int:
         return WORKING
     if node.state == INACTIVE and role.holder is not node:
         return STANDBY
+    if role.aside and role.holder is node:
+        return STOPPED
     return RECOVERING if role.failed and role.holder is node else STARTING
 
 

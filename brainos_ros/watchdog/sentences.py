@@ -29,6 +29,9 @@ def sentence(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
         case "given_up":
             return "error", (f"{body['process']} failed: {body['evidence']}; given up after "
                              f"{body['limit']}")
+        case "set_aside":
+            return "warning", (f"{body['node']} was deactivated by somebody and is left so; to "
+                               f"have it back: brainos restart {body['role']}")
         case "tried_again":
             return "info", f"{body['process']} is tried again: {body['reason']}"
         case "taken_along":

@@ -118,6 +118,7 @@ class Role:
     down_since: float | None
     failed: bool = False  # down because of a failure, not because it is starting
     given_up: bool = False
+    aside: bool = False  # somebody deactivated its holder: it stays so until somebody says else
 
     @property
     def works(self) -> bool:
@@ -131,17 +132,41 @@ class Role:
         )
 
 
+def cast(
+    specs: Mapping[str, NodeSpec], composed: bool, now: float
+) -> tuple[dict[str, Role], dict[str, Host], dict[str, Node]]:
+    """Every role with its holder, stand-bys where they are wanted, and the processes for them."""
+    roles: dict[str, Role] = {}
+    hosts: dict[str, Host] = {}
+    nodes: dict[str, Node] = {}
+
+    def add(name: str, spec: NodeSpec, host_name: str) -> Node:
+        policy = Restart() if composed else spec.restart
+        host = hosts.setdefault(host_name, Host(host_name, policy))
+        nodes[name] = Node(name, spec, host, Heart(spec.heartbeat, now), since=now)
+        host.nodes.append(nodes[name])
+        return nodes[name]
+
+    for role, spec in specs.items():
+        roles[role] = Role(spec, add(role, spec, "composed" if composed else role), now)
+        if spec.standby and not composed:
+            add(f"{role}_standby", spec, f"{role}_standby")
+    return roles, hosts, nodes
+
+
 def assessment(
     roles: Mapping[str, Role], unreachable: Sequence[str], hindered: Mapping[str, str]
 ) -> Assessment:
     """The level that the state of the roles calls for."""
     given_up = [name for name, role in roles.items() if role.given_up]
     working = [name for name, role in roles.items() if role.works]
+    aside = [name for name, role in roles.items() if role.aside and not role.given_up]
     return assess(
         working,
-        [name for name in roles if name not in working and name not in given_up],
+        [name for name in roles if name not in (*working, *given_up, *aside)],
         given_up,
         [name for name, role in roles.items() if role.spec.essential],
         unreachable,
-        hindered,
+        {name: why for name, why in hindered.items() if name in working}
+        | dict.fromkeys(aside, "deactivated by somebody"),
     )

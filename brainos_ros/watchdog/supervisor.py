@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from brainos_ros.robot_file import NodeSpec, Restart
+from brainos_ros.robot_file import NodeSpec
 from brainos_ros.watchdog.detect import Freshness, Heart, Lag
 from brainos_ros.watchdog.level import Assessment, Ladder
 from brainos_ros.watchdog.order import affected, start_order
@@ -31,8 +31,10 @@ from brainos_ros.watchdog.state import (
     Role,
     World,
     assessment,
+    cast,
 )
 
+SETTLED_S = 1.0  # a beat that says otherwise so soon after an activation was sent before it
 RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
@@ -59,29 +61,14 @@ class Supervisor:
         self._order = start_order(self._graph)
         self._stopping = False
         self._look_again = now
-        self.roles: dict[str, Role] = {}
-        self.hosts: dict[str, Host] = {}
-        self.nodes: dict[str, Node] = {}
+        self.roles, self.hosts, self.nodes = cast(
+            {role: specs[role] for role in self._order}, composed, now)
         self.lag = Lag(now)
         self.ladder = Ladder(hold_s)
         self.unreachable: Sequence[str] = ()
         self.hindered: dict[str, str] = {}  # role -> why it cannot do its job, though it lives
-        for role in self._order:
-            spec = specs[role]
-            holder = self._add(role, spec, "composed" if composed else role, now)
-            self.roles[role] = Role(spec, holder, now)
-            if spec.standby and not composed:
-                self._add(f"{role}_standby", spec, f"{role}_standby", now)
         random = random or Random()
         self._history = {name: History(host.policy, random) for name, host in self.hosts.items()}
-
-    def _add(self, name: str, spec: NodeSpec, host_name: str, now: float) -> Node:
-        policy = Restart() if host_name == "composed" else spec.restart
-        host = self.hosts.setdefault(host_name, Host(host_name, policy))
-        node = Node(name, spec, host, Heart(spec.heartbeat, now), since=now)
-        host.nodes.append(node)
-        self.nodes[name] = node
-        return node
 
     # ---------------------------------------------------------------- what the world reports
 
@@ -114,7 +101,8 @@ class Supervisor:
         if node.heart.last is not None and now < node.heart.last:
             return True  # overtaken by a later one
         node.heart.beat(now)
-        state = node.state if now < node.since else state  # older than an answer heard already
+        if now < node.since + (SETTLED_S if node.state == ACTIVE else 0.0):
+            state = node.state  # it may be older than an answer heard already
         if node.asked:
             node.heart.allow_until(node.asked_at + node.spec.configure_s)
         if state != node.state:
@@ -162,7 +150,7 @@ class Supervisor:
         """Stop the node that holds a role and bring it back, whatever happened before."""
         found = self.roles[role]
         self._world.record("restart", {"role": role, "reason": reason})
-        found.given_up, self._drive = False, True
+        found.given_up, found.aside, self._drive = False, False, True
         self._down(found, now)
         for node in self.nodes.values():
             if node.spec.role == role:
@@ -180,6 +168,7 @@ class Supervisor:
                 return f"the stand-by of {role} is not configured and alive at the moment"
             return f"{role} has no stand-by; set nodes.{role}.standby: true in the robot file"
         self._world.record("failover", {"role": role, "to": node.name, "reason": reason})
+        found.aside = False
         self._down(found, now)
         self._cycle(found.holder.host, now)
         return None
@@ -287,11 +276,14 @@ class Supervisor:
             node.asked, node.refused_at = 0, None
         if was == UNKNOWN and state in (UNCONFIGURED, INACTIVE):
             node.may_act = False  # adopted, and found not to act
+        role = self.roles[node.spec.role]
         if state == FINALIZED:
-            self._fail(node, "it shut itself down after an error", now)
+            self._fail(node, "it was shut down, by somebody or after an error", now)
+        if was == ACTIVE and state == INACTIVE and role.holder is node and node.alive:
+            role.aside, role.down_since = True, now
+            self._world.record("set_aside", {"role": node.spec.role, "node": node.name})
         if state == ACTIVE:
-            node.may_act = True
-            role = self.roles[node.spec.role]
+            node.may_act, role.aside = True, False
             if role.holder is not node:
                 if role.holder.may_act:
                     self._fail(node, f"it became active while {role.holder.name} may act", now)
@@ -304,6 +296,9 @@ class Supervisor:
         if not self._drive or node.heart.last is None or node.refused_at is not None:
             return
         if node.asked and not (node.beats_since >= 2 and now - node.asked_at > RESEND_S):
+            return
+        role = self.roles[node.spec.role]
+        if role.aside and role.holder is node:
             return
         if node.state == UNCONFIGURED:
             wanted = CONFIGURE

@@ -349,12 +349,51 @@ def test_a_lost_request_is_sent_again() -> None:
 
 
 def test_a_beat_from_before_a_transition_does_not_undo_it() -> None:
-    world = started()
-    node, pid = world.supervisor.nodes["memory"], world.processes["memory"].pid
-    assert world.supervisor.beat("memory", pid, INACTIVE, node.since - 0.04)
+    world = World(brain())
+    world.supervisor.begin(0.0)
+    while world.supervisor.nodes["memory"].state != ACTIVE:
+        world.run(STEP)
+    node, process = world.supervisor.nodes["memory"], world.processes["memory"]
+    assert world.supervisor.beat("memory", process.pid, INACTIVE, world.now + 0.2)
     assert node.state == ACTIVE
-    assert world.supervisor.beat("memory", pid, INACTIVE, world.now)
-    assert node.state == INACTIVE
+
+
+def test_what_somebody_deactivates_is_left_so_and_said() -> None:
+    world = started(brain(standby=True))
+    world.processes["pfc"].state = INACTIVE
+    world.run(3.0)
+    assert world.processes["pfc"].state == INACTIVE, "not fought against"
+    assert world.processes["pfc_standby"].state == INACTIVE
+    assert world.kinds("set_aside", "failed", "detected") == ["set_aside"]
+    assert world.level is Level.DEGRADED_ONLINE
+    assert world.supervisor.ladder.current.reason == "pfc: deactivated by somebody"
+    world.processes["pfc"].state = UNCONFIGURED
+    world.kill("pfc")
+    world.run(3.0)
+    assert not any(world.processes[n].state == ACTIVE for n in ("pfc", "pfc_standby"))
+    world.supervisor.restart("pfc", "", world.now)
+    world.run(5.0)
+    assert world.works("pfc")
+    assert world.level is Level.ONLINE
+
+
+def test_who_activates_again_by_hand_ends_it() -> None:
+    world = started()
+    world.processes["memory"].state = INACTIVE
+    world.run(1.0)
+    assert world.supervisor.roles["memory"].aside
+    world.processes["memory"].state = ACTIVE
+    world.run(3.0)
+    assert not world.supervisor.roles["memory"].aside
+    assert world.level is Level.ONLINE
+
+
+def test_a_shut_down_node_comes_back_with_a_sentence() -> None:
+    world = started()
+    world.processes["memory"].state = 4
+    world.run(3.0)
+    assert "shut down, by somebody" in world.kinds_of("failed")[0]["evidence"]
+    assert world.works("memory")
 
 
 def test_a_process_that_never_speaks() -> None:
