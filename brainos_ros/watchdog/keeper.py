@@ -62,7 +62,7 @@ class Keeper:
         self._pressure = processes.Pressure()
         self._room = processes.Room(home)
         self._finished = self._ending = False
-        self._saved: object = None
+        self._saved: processes.Found | None = None
         self.started = time.monotonic()
         self.ran_at = self.heard_at = self.started
         self.lock = threading.RLock()  # an answer that is there at once comes from inside a request
@@ -75,8 +75,8 @@ class Keeper:
         """Adopt what lives, start the rest; returns the processes adopted."""
         with self.lock:
             now = time.monotonic()
-            living, active, given_up = self._pid_file.read()
-            for name, process in living.items():
+            left = self._pid_file.read()
+            for name, process in left.living.items():
                 if name in self._commands:
                     self._take(name, process, now)
                 else:
@@ -86,9 +86,10 @@ class Keeper:
                     other = next(filter(None, map(processes.adopt, self._running(name))), None)
                     if other:
                         self._take(name, other, now)
-            for role, node in active.items():
+            for role, node in left.active.items():
                 self.supervisor.holds(role, node)
-            self.supervisor.gave_up(given_up)
+            self.supervisor.gave_up(left.given_up)
+            self.supervisor.set_aside(left.aside)
             self.supervisor.begin(now)
             adopted = list(self._processes)
         self._thread.start()
@@ -208,12 +209,13 @@ class Keeper:
 
     def _save(self) -> None:
         roles = self.supervisor.roles
-        lost = [] if self._ending else [name for name, role in roles.items() if role.given_up]
-        state = ({name: p.pid for name, p in self._processes.items()},
-                 {name: role.holder.name for name, role in roles.items()}, lost)
-        if state != self._saved:
+        left = processes.Found(
+            dict(self._processes), {name: role.holder.name for name, role in roles.items()},
+            [name for name, role in roles.items() if role.given_up and not self._ending],
+            [name for name, role in roles.items() if role.aside and not self._ending])
+        if left != self._saved:
             try:
-                self._pid_file.write(self._processes, *state[1:])
-                self._saved = state
+                self._pid_file.write(left)
+                self._saved = left
             except OSError:
                 pass  # a full disk: the next watchdog finds the processes by their command lines

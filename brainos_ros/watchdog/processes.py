@@ -11,7 +11,7 @@ import select
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainos_ros.watchdog.detect import Usage
@@ -173,38 +173,50 @@ def boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").strip()
 
 
+@dataclass
+class Found:
+    """What an earlier watchdog left: living processes by name, role -> node that holds it, and the
+    roles that were given up and that were set aside."""
+
+    living: dict[str, Process] = field(default_factory=dict)
+    active: Mapping[str, str] = field(default_factory=dict)
+    given_up: Sequence[str] = ()
+    aside: Sequence[str] = ()
+
+
 class PidFile:
     """The living processes by name, on disk, so that the next watchdog can adopt them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, processes: Mapping[str, Process], active: Mapping[str, str],
-              given_up: Sequence[str]) -> None:
-        """Replace the file. `active` is role -> node that holds it; `given_up` are roles."""
+    def write(self, left: Found) -> None:
+        """Replace the file. Raises OSError."""
         body = {
             "boot": boot_id(),
-            "processes": {name: [p.pid, p.start_time] for name, p in processes.items()},
-            "active": dict(active),
-            "given_up": list(given_up),
+            "processes": {name: [p.pid, p.start_time] for name, p in left.living.items()},
+            "active": dict(left.active),
+            "given_up": list(left.given_up),
+            "aside": list(left.aside),
         }
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps(body))
         draft.replace(self._path)
 
-    def read(self) -> tuple[dict[str, Process], dict[str, str], list[str]]:
-        """What of it still lives, adopted, role -> node, and the roles given up; empty if there
-        is nothing usable."""
+    def read(self) -> Found:
+        """What was written, with what of it still lives, adopted; nothing if it is unusable."""
         try:
             body = json.loads(self._path.read_text())
             if body["boot"] != boot_id():
-                return {}, {}, []
-            found = {name: adopt(int(pid), int(begun))
-                     for name, (pid, begun) in body["processes"].items()}
-            living = {n: p for n, p in found.items() if p}
-            return living, dict(body["active"]), list(body["given_up"])
+                return Found()
+            left = Found({}, dict(body["active"]), list(body["given_up"]), list(body["aside"]))
+            for name, (pid, begun) in body["processes"].items():
+                process = adopt(int(pid), int(begun))
+                if process:
+                    left.living[name] = process
+            return left
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}, {}, []
+            return Found()
 
 
 def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str, domain: str

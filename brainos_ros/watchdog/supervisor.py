@@ -87,6 +87,11 @@ class Supervisor:
         for name in self.roles.keys() & set(roles):
             self.roles[name].given_up = not self.roles[name].holder.alive
 
+    def set_aside(self, roles: Iterable[str]) -> None:
+        """Somebody deactivated these under an earlier watchdog."""
+        for name in self.roles.keys() & set(roles):
+            self.roles[name].aside = True
+
     def begin(self, now: float) -> None:
         """Have every process started that does not live, and was not given up."""
         for host in self.hosts.values():

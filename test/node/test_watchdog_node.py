@@ -209,3 +209,18 @@ def test_a_conscience_without_its_ledger_is_in_the_level(graph: Any, tmp_path: P
     ledger.unlink()
     levels.wait_for(online)
     assert status(graph)["/conscience"].pid == pid
+
+
+def test_a_node_that_somebody_deactivates_rests_until_somebody_wants_it_back(
+    graph: Any, robot: str
+) -> None:
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+    up = levels.wait_for(online)
+    pid = status(graph)["/memory"].pid
+    assert graph.change_state("memory", Transition.TRANSITION_DEACTIVATE)
+    levels.wait_for(lambda level: "memory: deactivated by somebody" in level.reason)
+    assert status(graph)["/memory"].status == NodeStatus.STOPPED
+    assert graph.change_state("memory", Transition.TRANSITION_ACTIVATE)
+    levels.wait_for(lambda level: online(level) and since(level) > since(up))
+    assert status(graph)["/memory"].pid == pid

@@ -75,16 +75,17 @@ def test_an_executable_that_is_missing() -> None:
 
 def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path: Path) -> None:
     file = processes.PidFile(tmp_path / "processes.json")
-    assert file.read() == ({}, {}, [])
+    assert file.read() == processes.Found()
     other = processes.Process(sleeper.pid, sleeper.start_time + 1, -1, adopted=False)
-    file.write({"memory": sleeper, "pfc": other}, {"memory": "memory"}, ["pfc"])
-    living, active, given_up = file.read()
-    assert list(living) == ["memory"], "the other had the same pid but another start"
-    assert living["memory"].adopted
-    os.close(living["memory"].pidfd)
-    assert (active, given_up) == ({"memory": "memory"}, ["pfc"])
+    both = {"memory": sleeper, "pfc": other}
+    file.write(processes.Found(both, {"memory": "memory"}, ["pfc"], ["memory"]))
+    left = file.read()
+    assert list(left.living) == ["memory"], "the other had the same pid but another start"
+    assert left.living["memory"].adopted
+    os.close(left.living["memory"].pidfd)
+    assert (left.active, left.given_up, left.aside) == ({"memory": "memory"}, ["pfc"], ["memory"])
     (tmp_path / "processes.json").write_text("{")
-    assert file.read() == ({}, {}, [])
+    assert file.read() == processes.Found()
 
 
 @contextlib.contextmanager
@@ -211,7 +212,8 @@ def test_what_no_longer_belongs_is_ended_before_anything_starts(tmp_path: Path) 
     os.waitid(os.P_PIDFD, old.pidfd, os.WSTOPPED | os.WNOWAIT)
     ports = Ports()
     keeping = keeper(tmp_path, ports)
-    processes.PidFile(tmp_path / "watchdog/processes.json").write({"composed": old}, {}, [])
+    processes.PidFile(tmp_path / "watchdog/processes.json").write(
+        processes.Found({"composed": old}))
     keeping.begin()
     assert "was killed by SIGKILL" in old.ended()
     ports.wait_for("started")
@@ -222,7 +224,7 @@ def test_a_role_that_was_given_up_stays_so_until_somebody_asks(tmp_path: Path) -
     file = processes.PidFile(tmp_path / "watchdog/processes.json")
     ports = Ports()
     keeping = keeper(tmp_path, ports)
-    file.write({}, {}, ["memory"])
+    file.write(processes.Found(given_up=["memory"]))
     keeping.begin()
     assert keeping.wait_until(lambda: keeping.supervisor.ladder.current is not None, 10)
     assert keeping.supervisor.ladder.current
@@ -233,7 +235,21 @@ def test_a_role_that_was_given_up_stays_so_until_somebody_asks(tmp_path: Path) -
     keeping.wake()
     ports.wait_for("started")
     keeping.stop(10.0)
-    assert file.read()[2] == [], "an orderly end forgets it"
+    assert file.read().given_up == [], "an orderly end forgets it"
+
+
+def test_the_next_keeper_leaves_aside_what_somebody_deactivated(tmp_path: Path) -> None:
+    file = processes.PidFile(tmp_path / "watchdog/processes.json")
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    file.write(processes.Found(aside=["memory"]))
+    keeping.begin()
+    ports.wait_for("started")
+    assert keeping.wait_until(lambda: file.read().aside == ["memory"], 10)
+    with keeping.lock:
+        assert keeping.supervisor.roles["memory"].aside
+    keeping.stop(10.0)
+    assert file.read().aside == [], "an orderly end forgets it"
 
 
 def test_the_journal_keeps_events_until_the_ledger_takes_them() -> None:

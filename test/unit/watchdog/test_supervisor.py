@@ -367,7 +367,15 @@ def test_what_somebody_deactivates_is_left_so_and_said() -> None:
     assert world.kinds("set_aside", "failed", "detected") == ["set_aside"]
     assert world.level is Level.DEGRADED_ONLINE
     assert world.supervisor.ladder.current.reason == "pfc: deactivated by somebody"
-    world.processes["pfc"].state = UNCONFIGURED
+    pids = {name: process.pid for name, process in world.processes.items()}
+    world.supervisor = Supervisor(world.specs, world, world.now, random=Random(2))
+    for name, pid in pids.items():
+        world.supervisor.adopt(name, pid, world.now)
+    world.supervisor.set_aside(["pfc"])
+    world.supervisor.begin(world.now)
+    world.until = 0.0
+    world.run(3.0)
+    assert world.processes["pfc"].state == INACTIVE, "a new watchdog was told of it"
     world.kill("pfc")
     world.run(3.0)
     assert not any(world.processes[n].state == ACTIVE for n in ("pfc", "pfc_standby"))
