@@ -124,6 +124,7 @@ class Supervisor:
         if node.asked != transition or not node.alive:
             return
         if ok:
+            node.heart.beat(now)  # the loop answered, and is given no more time than any other
             self._entered(node, TARGET[transition], now)
         else:
             node.refused_at = now

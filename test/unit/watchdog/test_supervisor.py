@@ -207,6 +207,22 @@ def test_a_hanging_loop_is_seen_within_400_ms_killed_and_replaced() -> None:
     assert world.works("memory")
 
 
+def test_a_loop_that_hangs_right_after_it_answered_gets_no_extra_time() -> None:
+    world = started()
+    world.processes["memory"].dies_at = world.now
+    world.activations.clear()
+    for _ in range(1000):
+        world.run(STEP)
+        if "memory" in world.activations:
+            break
+    world.processes["memory"].hangs = True
+    began = world.now
+    world.run(0.5)
+    late = [body for at, kind, body in world.events if kind == "detected" and at > began]
+    assert late, "not seen within 0.5 s"
+    assert "no heartbeat" in late[0]["evidence"]
+
+
 def test_the_stand_by_takes_over_only_after_the_end_of_the_holder() -> None:
     world = started(brain(standby=True))
     world.processes["pfc"].hangs = True
