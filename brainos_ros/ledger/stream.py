@@ -273,8 +273,11 @@ class Stream(Keeper):
                     self._paths.commit(self.size)
                 self._roll_early()
                 wait = self._sign_when_due()
-            except BrainError:
+            except (BrainError, OSError):  # what is derived can wait; else the stream is stopped
                 wait = CHECKPOINT_S
+            except Exception as error:
+                self._stop(f"the thread that syncs failed: {error!r}")
+                return
 
     # The end
 

@@ -8,12 +8,14 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Frozen, Stream, disk, verify
@@ -446,3 +448,38 @@ def test_a_rotation_is_finished_by_the_next_one(
     with Stream.open(memory_path, "memory", segment_bytes=SMALL) as stream:
         assert stream.public_key == third
     assert verify(stream.path).verified
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_an_index_that_cannot_be_kept_or_removed_does_not_end_the_syncing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Stream.open(tmp_path, "memory", window_s=0.001) as stream:
+        stream.put("a", b"1")
+        stream.live()
+        with monkeypatch.context() as broken:
+            broken.setattr(stream._paths._paths, "commit", failing(sqlite3.OperationalError("io")))
+            broken.setattr(disk, "unlink", failing(OSError(errno.EIO, "io")))
+            stream.put("b", b"2")
+            wait_for(lambda: stream._paths._paths is None)
+        stream.put("c", b"3")
+        wait_for(lambda: stream.durable_size == stream.size)
+        assert [each.path for each in stream.live()] == ["a", "b", "c"]
+
+
+def test_what_ends_the_syncing_stops_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream.open(tmp_path, "memory", window_s=0.001)
+    monkeypatch.setattr(stream, "sync", failing(ZeroDivisionError("wrong")))
+    stream.put("a", b"1")
+    wait_for(lambda: not stream._flusher.is_alive())
+    with pytest.raises(BrainError, match="the thread that syncs failed: ZeroDivisionError"):
+        stream.put("b", b"2")
+    stream.close()
