@@ -10,6 +10,8 @@ Record = Callable[[str, dict[str, Any]], object]
 LAG_LIMIT_S = 0.1
 RETRY_S = 0.2
 MOST_WAITING = 1000
+MOST_LINES = 500  # of these, the gate's; the rest of the room is for what people did
+LINES = ("gate", "stop")
 
 
 class Writer:
@@ -24,13 +26,22 @@ class Writer:
         self._wake = threading.Event()
         self._closing = False
         self._failure = ""
+        self._lost = 0
         self._thread = threading.Thread(target=self._run, name="conscience_writer", daemon=True)
         self._thread.start()
 
     def put(self, kind: str, body: dict[str, Any]) -> None:
-        """Hands a record over; never waits. What does not fit is lost, and `problem` says so."""
-        if len(self._waiting) < MOST_WAITING:
+        """Hands a record over; never waits. What does not fit is lost, and a record says so later.
+
+        While the ledger refuses, the gate writes a line a second: it must not crowd out a halt.
+        """
+        if len(self._waiting) < (MOST_LINES if kind in LINES else MOST_WAITING):
+            if self._lost and len(self._waiting) < MOST_LINES:
+                lost, self._lost = self._lost, 0
+                self._waiting.append((self._clock(), "gate", {"records_lost": lost}))
             self._waiting.append((self._clock(), kind, body))
+        else:
+            self._lost += 1
         self._wake.set()
 
     def problem(self, now: float) -> str:

@@ -3,6 +3,7 @@ watchdog's loop. While the ledger refuses, they wait."""
 
 import queue
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,7 +48,7 @@ class Journal:
             if event is None:
                 self._flush()
                 return
-            self._tell(*event)
+            _safely(self._tell, *event)
             self._unwritten.append(event)
             self._flush()
 
@@ -56,7 +57,15 @@ class Journal:
             try:
                 self._write(*self._unwritten[0])
             except Exception as error:
-                self._refused(str(error))
+                _safely(self._refused, str(error))
                 if isinstance(error, BrainError) and error.code is ErrorCode.LEDGER_REFUSED:
                     return
             self._unwritten.popleft()
+
+
+def _safely(say: Callable[..., object], *what: object) -> None:
+    """What is on record does not depend on what can be said of it."""
+    try:
+        say(*what)
+    except Exception:
+        traceback.print_exc()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import wait_for
 
 from brainos_ros.conscience import adopted, stream
 from brainos_ros.conscience.approvals import Approvals
@@ -28,7 +29,7 @@ from brainos_ros.conscience.credentials import (
 from brainos_ros.conscience.gate import Tick
 from brainos_ros.conscience.lines import MOST_CHANGES_PER_S, Lines
 from brainos_ros.conscience.names import Names
-from brainos_ros.conscience.records import LAG_LIMIT_S, MOST_WAITING, Refusals, Writer
+from brainos_ros.conscience.records import LAG_LIMIT_S, MOST_LINES, MOST_WAITING, Refusals, Writer
 from brainos_ros.conscience.replay import replay
 from brainos_ros.conscience.rules import Level, RuleSet, load, parse
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
@@ -249,15 +250,24 @@ def test_a_writer_that_lags_or_fails_says_so_until_it_has_caught_up() -> None:
     assert slow.records == [{"n": 1}, {"n": 2}]
 
 
-def test_a_writer_keeps_no_more_than_it_may() -> None:
+def test_a_writer_keeps_no_more_than_it_may_and_says_what_was_lost() -> None:
     slow = Slow()
-    writer = Writer(slow)
-    for number in range(MOST_WAITING + 10):
-        writer.put("gate", {"n": number})
-    assert len(writer._waiting) == MOST_WAITING
     slow.error = OSError("gone")
     slow.let.set()
+    writer = Writer(slow)
+    for number in range(MOST_LINES + 10):
+        writer.put("gate", {"n": number})
+    for number in range(MOST_WAITING):
+        writer.put("halt", {"halt": number})
+    assert len(writer._waiting) == MOST_WAITING
+    slow.error = None
+    wait_for(lambda: not writer._waiting)
+    writer.put("gate", {"n": "later"})
     writer.close()
+    assert slow.records == [
+        *({"n": number} for number in range(MOST_LINES)),
+        *({"halt": number} for number in range(MOST_WAITING - MOST_LINES)),
+        {"records_lost": 10 + MOST_LINES}, {"n": "later"}]
     assert not writer._thread.is_alive()
 
 

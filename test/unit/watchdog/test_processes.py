@@ -271,6 +271,19 @@ def test_the_journal_keeps_events_until_the_ledger_takes_them() -> None:
     assert told == written == ["failed", "recovered"]
 
 
+def test_what_cannot_be_said_is_written_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no words")
+
+    written: list[str] = []
+    journal = Journal(fails, lambda kind, _: written.append(kind), fails)
+    journal.add("failed", {})
+    journal.add("recovered", {})
+    journal.close()
+    assert written == ["failed", "recovered"]
+    assert "no words" in capsys.readouterr().err
+
+
 def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
     given = ["watchdog", "--ros-args", "-r", "__ns:=/r1", "-r", "__node:=guard", "-p", "a:=1",
              "-r", "scan:=scan2", "--params-file", "x.yaml", "--log-level", "debug",
