@@ -72,26 +72,45 @@ class Pulse:
             self._socket = None
 
 
+def claim(name: str, what: str) -> socket.socket:
+    """A socket with an abstract name that one process can have, until its end.
+
+    Raises `BrainError` if another one has it: `what` says what that one is.
+    """
+    made = socket.socket(socket.AF_UNIX, KIND)
+    try:
+        made.bind(name)
+        made.listen(MOST_AT_ONCE)
+        return made
+    except OSError as error:
+        holder = ""
+        with contextlib.suppress(OSError):
+            made.connect(name)
+            holder = f"; its watchdog is process {_peer(made)[0]}"
+        made.close()
+        raise BrainError(f"{what}{holder} ({error.strerror})") from error
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Process and user id at the other end, by the kernel's word."""
+    pid, uid, _ = CREDENTIALS.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    return pid, uid
+
+
 class Pulses:
     """Hears the beats of the same user's processes. Raises `BrainError` if somebody else does."""
 
     def __init__(self, home: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, KIND)
+        self._socket = claim(address(home), f"another watchdog hears the nodes of {home}")
         self._connections: dict[socket.socket, int] = {}
-        try:
-            self._socket.bind(address(home))
-            self._socket.listen(MOST_AT_ONCE)
-        except OSError as error:
-            self._socket.close()
-            raise BrainError(f"another watchdog hears the nodes of {home}: {error}") from error
 
     def take(self) -> Iterator[Beat]:
         """What came since the last time."""
         with contextlib.suppress(BlockingIOError):
             for _ in range(MOST_AT_ONCE):
                 connection, _ = self._socket.accept()
-                pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(
-                    socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+                pid, uid = _peer(connection)
                 if uid == os.geteuid():
                     connection.setblocking(False)
                     self._connections[connection] = pid

@@ -21,7 +21,7 @@ from brainos_ros.ros.ears import Ears
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
-from brainos_ros.ros.pulse import Beat, Pulses
+from brainos_ros.ros.pulse import Beat, Pulses, claim
 from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.desk.node import Desk
 from brainos_ros.watchdog.finite import not_finite
@@ -82,6 +82,11 @@ class WatchdogNode(BrainNode):
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
+        domain, namespace = self.context.get_domain_id(), self.get_namespace()
+        sole = claim(f"\0brainos/{domain}{namespace}",
+                     f"another brain runs in ROS domain {domain}, namespace {namespace}; give this "
+                     "one a namespace or a ROS_DOMAIN_ID of its own")
+        self._running.callback(sole.close)
         self._pulses = Pulses(self.home)
         self._running.callback(self._pulses.close)
         self._ears = ears = Ears(self)
