@@ -1,11 +1,13 @@
 """The memory: the ledger first, which is the truth, then SQLite, which answers questions."""
 
 import json
+import sqlite3
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
@@ -84,6 +86,7 @@ class Keeper:
         self._recalls = 0
         self._hits: Counter[str] = Counter()
         self._unfinished = 0
+        self._late: list[tuple[int, Episode, int, int]] = []  # in the ledger, not yet in SQLite
         self._lock = threading.RLock()
 
     @_alone
@@ -97,12 +100,14 @@ class Keeper:
     def write(self, episodes: Sequence[Episode], ledger: Stream) -> list[Episode]:
         """Keep episodes, all or none, and return them completed (id, time, kind).
 
-        What is there already with the same content is left as it is. Raises BrainError: a
-        malformed episode, ALREADY_EXISTS for an id with other content, MEMORY_FULL,
-        LEDGER_REFUSED.
+        What is there already with the same content is left as it is. What the ledger took is kept,
+        though SQLite may take it later; until then nothing more is. Raises BrainError: a malformed
+        episode, ALREADY_EXISTS for an id with other content, MEMORY_FULL, LEDGER_REFUSED,
+        UNAVAILABLE.
         """
         if not episodes:
             raise BrainError("episodes: is empty; at least one is needed")
+        self._settle()
         known: dict[str, Episode] = {}
         result, fresh = [], []
         for place, given in enumerate(episodes):
@@ -151,10 +156,28 @@ class Keeper:
             bodies.append(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
         self._make_room(episodes, [len(body) for body in bodies], ledger)
         places = [ledger.event("episode", body) for body in bodies]
-        with self._store.transaction():
-            for place, episode, packed in zip(places, episodes, bodies, strict=True):
-                self._store.add(place, episode, len(packed), self._ended(episode))
-            self._advance(places[-1] + 1)
+        self._late = [
+            (place, episode, len(packed), self._ended(episode))
+            for place, episode, packed in zip(places, episodes, bodies, strict=True)
+        ]
+        with suppress(BrainError):  # it is accepted; `expire` and the next write try again
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put into SQLite what the ledger took. Raises BrainError (UNAVAILABLE)."""
+        if not self._late:
+            return
+        try:
+            with self._store.transaction():
+                for each in self._late:
+                    self._store.add(*each)
+                if not self._unfinished:
+                    self._store.advance(self._late[-1][0] + 1)
+        except sqlite3.Error as error:
+            raise BrainError(
+                f"memory.db does not take what the ledger has: {error}", ErrorCode.UNAVAILABLE
+            ) from error
+        self._late = []
 
     def _ended(self, episode: Episode) -> int:
         """When it ended, on the keeper's clock; not in the future."""
@@ -162,7 +185,7 @@ class Keeper:
 
     def _advance(self, end: int) -> None:
         """Not past a record whose work is not done: the next start takes it up again."""
-        if not self._unfinished:
+        if not (self._unfinished or self._late):
             self._store.advance(end)
 
     def _make_room(self, episodes: Sequence[Episode], sizes: Sequence[int], ledger: Stream) -> None:
@@ -216,6 +239,7 @@ class Keeper:
     @_alone
     def expire(self, ledger: Stream) -> int:
         """Let go of the oldest that outlived their kind's time; return how many."""
+        self._settle()
         going: list[int] = []
         for kind, ttl_s in self._ttl_s.items():
             if ttl_s > 0:
@@ -233,6 +257,7 @@ class Keeper:
         if purge and not reason.strip():
             raise BrainError("reason: is empty; a purge needs one, it is kept for ever")
         with self._lock:
+            self._settle()
             found = self._store.find(episode_id)
             places = [found[0]] if found else []
             if purge:
@@ -265,12 +290,16 @@ class Keeper:
     # ---------------------------------------------------------------- recalling
 
     def retrieve(self, question: Question) -> list[Hit]:
-        """Recall what fits, best first, and count it as used. Others may write meanwhile."""
+        """Recall what fits, best first, and count it as used if the disk has room for that.
+
+        Others may write meanwhile.
+        """
         now = self._clock.now()
         found = self.recall.find(question, now)
         hits = [hit for _, hit in found]
         with self._lock:
-            self._store.touch([place for place, _ in found], now)
+            with suppress(sqlite3.Error):
+                self._store.touch([place for place, _ in found], now)
             self._recalls += 1
             self._hits.update({hit.episode.tier for hit in hits})
         return hits
@@ -303,7 +332,7 @@ class Keeper:
         while some := list(islice(records, _MANY)):
             self._catch_up(some, ledger)
         self._store.advance(size)
-        self._unfinished = 0
+        self._unfinished, self._late = 0, []
         return size - start
 
     def _catch_up(self, records: Sequence[Record], ledger: Stream) -> None:

@@ -200,6 +200,43 @@ def test_what_the_ledger_has_and_the_projection_lacks_is_caught_up(brain):
     assert set(map(str, brain.recall())) == {str(first), str(late)}
 
 
+@pytest.mark.parametrize("kept", ["the next write", "a restart"])
+@pytest.mark.parametrize(
+    ("full", "room"),
+    [("query_only=ON", "query_only=OFF"), ("max_page_count=1", "max_page_count=100000")],
+)
+def test_what_the_ledger_took_is_kept_though_sqlite_is_full(brain, full, room, kept):
+    large = {"text": "x" * 100_000}
+    brain.keeper._store._db.execute(f"PRAGMA {full}")
+    (first,) = brain.write(episode("first", metadata=large))
+    size = brain.ledger.size
+    for refused in (
+        lambda: brain.write(episode("second", metadata=large)),
+        lambda: brain.keeper.expire(brain.ledger),
+        lambda: brain.forget(first.episode_id),
+    ):
+        with pytest.raises(BrainError, match="does not take what the ledger has") as caught:
+            refused()
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert brain.ledger.size == size, "what is refused is not in the ledger"
+    brain.keeper._store._db.execute(f"PRAGMA {room}")
+    if kept == "a restart":
+        brain.restart()
+    assert brain.write(first) == [first], "to write it again is to find it there"
+    (second,) = brain.write(episode("second", metadata=large))
+    assert brain.ledger.size == size + 1
+    assert brain.recall("first") == [first]
+    brain.restart()
+    assert brain.looked_at == 0
+    assert brain.recall("second") == [second]
+
+
+def test_what_is_found_is_told_though_it_cannot_be_counted_as_used(brain):
+    kept = brain.write(episode())
+    brain.keeper._store._db.execute("PRAGMA query_only=ON")
+    assert brain.recall("pick_object") == kept
+
+
 def test_half_a_batch_is_none(brain):
     half = {**episode(episode_id=str(uuid.uuid4()), stamp_ns=NOW).to_dict(), "batch": ["b", 0, 2]}
     brain.ledger.event("episode", half)
