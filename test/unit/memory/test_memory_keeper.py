@@ -378,7 +378,8 @@ def test_others_are_let_in_while_traces_are_erased(brain, monkeypatch):
             yield
 
     monkeypatch.setattr(Store, "erase_traces", slowly)
-    forgetting = threading.Thread(target=brain.forget, args=(secret.episode_id, True, "her wish"))
+    forgetting = threading.Thread(
+        target=brain.forget, args=(secret.episode_id, True, "her wish"), daemon=True)
     forgetting.start()
     assert erasing.wait(10.0)
     kept = brain.write(episode())
