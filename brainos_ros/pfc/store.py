@@ -28,6 +28,11 @@ CREATE INDEX IF NOT EXISTS outcome_of ON outcomes(decision_id);
 CREATE INDEX IF NOT EXISTS acting ON decisions(acting) WHERE acting;
 CREATE TABLE IF NOT EXISTS owed(episode_id TEXT PRIMARY KEY, episode BLOB);
 """
+_DECISION = "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)"
+_OUTCOME = (
+    "INSERT OR IGNORE INTO outcomes(place, episode_id, decision_id, objective, action,"
+    " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._fresh: list[tuple[int, str, str]] = []
+        self._fresh: list[tuple[str, tuple[Any, ...]]] = []
         self._added = 0
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -75,17 +80,17 @@ class Store:
 
     def add_decision(self, place: int, decision_id: str, body: bytes) -> None:
         """Keep a decision, `body` its JSON; on disk with the next `flush` (the ledger has it)."""
-        self._fresh.append((place, decision_id, body.decode()))
+        self._fresh.append((_DECISION, (place, decision_id, body.decode())))
 
     def flush(self) -> None:
-        """Write what `add_decision` gathered."""
+        """Write what was added, all or none: `end` counts up to the last of it."""
         if self._fresh:
-            fresh, self._fresh = self._fresh, []
-            insert = "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)"
             with self._db:
                 self._db.execute("BEGIN")
-                self._db.executemany(insert, fresh)
-            self._trim(len(fresh))
+                for insert, values in self._fresh:
+                    self._db.execute(insert, values)
+            added, self._fresh = len(self._fresh), []
+            self._trim(added)
 
     def _trim(self, added: int) -> None:
         self._added += added
@@ -108,12 +113,8 @@ class Store:
         rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting")
         return [row[0] for row in rows]
 
-    def add_outcome(self, place: int, outcome: Outcome) -> bool:
-        """Keep an outcome; False if its episode id is known already.
-
-        Decisions before it go first: `end` counts up to it.
-        """
-        self.flush()
+    def add_outcome(self, place: int, outcome: Outcome) -> None:
+        """Keep an outcome, as `add_decision` does; of one episode id the first counts."""
         values = (
             place,
             outcome.episode_id,
@@ -124,13 +125,7 @@ class Store:
             outcome.outcome,
             outcome.reward,
         )
-        cursor = self._db.execute(
-            "INSERT OR IGNORE INTO outcomes(place, episode_id, decision_id, objective, action,"
-            " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
-        self._trim(1)
-        return cursor.rowcount == 1
+        self._fresh.append((_OUTCOME, values))
 
     def owe(self, episode_id: str, episode: bytes) -> None:
         """Keep an episode until the memory has it (`settle`)."""
@@ -152,11 +147,13 @@ class Store:
         return row.fetchone() is not None
 
     def knows_episode(self, episode_id: str) -> bool:
+        self.flush()
         row = self._db.execute("SELECT 1 FROM outcomes WHERE episode_id=?", (episode_id,))
         return row.fetchone() is not None
 
     def learning(self) -> Learning:
         """Learn again from the last REMEMBERED outcomes, in their order."""
+        self.flush()
         learning = Learning()
         rows = self._db.execute(
             "SELECT objective, action, context, outcome, reward FROM (SELECT * FROM outcomes"

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 from contextlib import closing
 
 import pytest
@@ -64,6 +65,7 @@ def test_learning_comes_back(store, tmp_path):
         each = outcome(f"e{step}", reward=step / 30, context={"x": step % 3})
         store.add_outcome(store.end(), each)
         learning.learn(each.objective, each.action, each.context, each.outcome, each.reward)
+    store.flush()
     again = Store(tmp_path / "pfc" / "pfc.db")
     believed = again.learning().believe("go", ["a"], {"x": 1})
     assert believed == learning.believe("go", ["a"], {"x": 1})
@@ -78,8 +80,8 @@ def test_it_knows_its_decisions(store):
 
 
 def test_an_outcome_counts_once(store):
-    assert store.add_outcome(store.end(), outcome())
-    assert not store.add_outcome(store.end(), outcome(result="failure", reward=-1.0))
+    store.add_outcome(store.end(), outcome())
+    store.add_outcome(store.end(), outcome(result="failure", reward=-1.0))
     assert store.knows_episode("e1")
     assert not store.knows_episode("e2")
     assert store.learning().believe("go", ["a"], {"x": 1})["a"].seen == 1.0
@@ -139,11 +141,17 @@ def test_what_is_older_than_the_last_kept_is_dropped(tmp_path, monkeypatch):
         assert store.end() == 40
 
 
-def test_decisions_reach_the_store_before_the_outcome_after_them(tmp_path):
-    path = tmp_path / "pfc.db"
-    killed = Store(path)
-    killed.add_decision(3, "d", b"{}")
-    killed.add_outcome(4, Outcome("e", "d", "deliver", "a", {}, "success", 1.0))
-    with closing(Store(path)) as store:
-        assert store.end() == 5
-        assert store.knows_decision("d")
+def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(store, tmp_path):
+    store._db.execute("PRAGMA query_only=ON")
+    store.add_decision(3, "d1", b"{}")
+    store.add_outcome(4, outcome())
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError):
+            store.flush()
+    store._db.execute("PRAGMA query_only=OFF")
+    store.add_decision(5, "d2", b"{}")
+    assert store.end() == 6
+    with closing(Store(tmp_path / "pfc" / "pfc.db")) as again:
+        assert again.knows_decision("d1")
+        assert again.knows_episode("e1")
+        assert again.knows_decision("d2")
