@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from action_msgs.srv import CancelGoal
-from brainos_msgs.msg import Attribute, Episode, ServiceLevel, WorldState
+from brainos_msgs.msg import Attribute, Episode, SafetyState, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
 from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from rclpy.serialization import deserialize_message, serialize_message
@@ -75,10 +75,13 @@ class PfcNode(BrainNode):
         self._cancel = self._asking.client(CancelGoal, "execute/_action/cancel_goal")
         self._write = self._asking.client(WriteEpisode, "memory/write")
         self.observed: dict[str, Any] = {}
-        self.level = ServiceLevel.ONLINE
+        self._halted = self._emergency = ""
         self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
         self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
         self.create_subscription(ServiceLevel, "service_level", self._note_level, qos.STATE)
+        self.create_subscription(
+            SafetyState, "conscience/safety_state", self._note_safety, qos.STATE
+        )
         self.create_subscription(WorldState, "world_model/state", self._note_world, qos.STATE)
 
     def activate(self) -> None:
@@ -174,8 +177,26 @@ class PfcNode(BrainNode):
 
     # ---------------------------------------------------------------- observe
 
+    @property
+    def stopped(self) -> str:
+        """Why nothing may be begun or gone on with now; empty if it may.
+
+        A protective stop is no reason: it is short, and the robot goes on by itself.
+        """
+        return self._halted or self._emergency
+
     def _note_level(self, message: ServiceLevel) -> None:
-        self.level = message.level
+        emergency = message.level == ServiceLevel.EMERGENCY
+        self._emergency = f"the service level is EMERGENCY: {message.reason}" if emergency else ""
+        self._heed()
+
+    def _note_safety(self, message: SafetyState) -> None:
+        self._halted = message.reason if message.state == SafetyState.HALTED else ""
+        self._heed()
+
+    def _heed(self) -> None:
+        if self.stopped and self._acting is not None:
+            self._acting.stop(self.stopped)
 
     def _note_world(self, message: WorldState) -> None:
         self.observed = {"people": message.people, "entities": message.total_entities}

@@ -13,7 +13,15 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from action_msgs.msg import GoalStatus
 from brainos_msgs.action import Execute, Pursue
-from brainos_msgs.msg import Attribute, Decision, Episode, ErrorCode, Option, ServiceLevel
+from brainos_msgs.msg import (
+    Attribute,
+    Decision,
+    Episode,
+    ErrorCode,
+    Option,
+    SafetyState,
+    ServiceLevel,
+)
 from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient, ActionServer, CancelResponse
@@ -336,9 +344,7 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, monkeypatch)
     assert wait(wait(task)).accepted
     assert world.began.wait(DEADLINE_S)
     ended, settled = Store.end_action, queue.SimpleQueue()
-    monkeypatch.setattr(
-        Store, "end_action", lambda *which: (ended(*which), settled.put(which[1]))
-    )
+    monkeypatch.setattr(Store, "end_action", lambda *which: (ended(*which), settled.put(which[1])))
     pfc = start(graph)
     assert world.cancelled.wait(DEADLINE_S)
     assert settled.get(timeout=DEADLINE_S) == decision_id
@@ -352,9 +358,7 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, monkeypatch)
 def test_an_order_is_cancelled_until_the_robot_says_that_it_is_over(graph, world, monkeypatch):
     monkeypatch.setattr("brainos_ros.pfc.pursuit.CANCEL_S", 0.3)
     ended, settled = Store.end_action, queue.SimpleQueue()
-    monkeypatch.setattr(
-        Store, "end_action", lambda *which: (ended(*which), settled.put(which[1]))
-    )
+    monkeypatch.setattr(Store, "end_action", lambda *which: (ended(*which), settled.put(which[1])))
     pfc = start(graph, action_timeout_s=0.2)
     pursuer = Pursuer(graph, pfc)
     world.holding, world.obeys = True, False
@@ -450,10 +454,48 @@ def test_nothing_is_begun_in_an_emergency(graph, world):
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     level.publish(ServiceLevel(level=ServiceLevel.EMERGENCY))
     pursuer = Pursuer(graph, pfc)
-    wait_for(lambda: pfc.level == ServiceLevel.EMERGENCY)
+    wait_for(lambda: pfc.stopped)
     done = pursuer.pursue("a")
     assert "EMERGENCY" in done.result.message
     assert world.ordered == []
+    pursuer.close()
+
+
+@pytest.mark.parametrize("why", ["halt", "emergency"])
+def test_a_halt_ends_what_is_under_way_and_teaches_nothing(graph, world, why):
+    pfc = start(graph)
+    states = graph.publisher(SafetyState, "conscience/safety_state", qos.STATE)
+    levels = graph.publisher(ServiceLevel, "service_level", qos.STATE)
+    stops = {
+        "halt": (states, SafetyState(state=SafetyState.HALTED, reason="halted: spilt oil")),
+        "emergency": (levels, ServiceLevel(level=ServiceLevel.EMERGENCY, reason="spilt oil")),
+    }
+    episodes = graph.listen(Episode, "episodes")
+    pursuer = Pursuer(graph, pfc)
+    world.holding = True
+    handle = pursuer.send("a")
+    assert world.began.wait(DEADLINE_S)
+    states.publish(SafetyState(state=SafetyState.PROTECTIVE_STOP, reason="somebody is near"))
+    publisher, message = stops[why]
+    publisher.publish(message)
+    done = pursuer.result(handle)
+    assert world.cancelled.is_set()
+    assert done.status == GoalStatus.STATUS_ABORTED
+    assert done.result.error_code == ErrorCode.CONSCIENCE_HALTED
+    assert "spilt oil" in done.result.message
+    assert (done.result.outcome, done.result.episode_id) == ("", "")
+    world.holding = False
+    refused = pursuer.pursue("a").result
+    assert "spilt oil" in refused.message
+    assert not refused.decision.decision_id
+    assert len(world.ordered) == 1
+    states.publish(SafetyState(state=SafetyState.PROTECTIVE_STOP))
+    levels.publish(ServiceLevel(level=ServiceLevel.ONLINE))
+    wait_for(lambda: not pfc.stopped)
+    again = pursuer.pursue("a").result
+    assert again.success
+    assert "similar outcomes" not in again.decision.reasoning
+    assert episodes.wait_for().episode_id == again.episode_id
     pursuer.close()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from brainos_msgs.action import Execute, Pursue
-from brainos_msgs.msg import Attribute, Episode, ServiceLevel
+from brainos_msgs.msg import Attribute, Episode
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
@@ -78,6 +78,11 @@ class Acting:
             self._robot.destroy()
             self._server = None
 
+    def stop(self, reason: str) -> None:
+        """Have the robot stop what it is at; nothing is learnt from it."""
+        if self._pursuit is not None:
+            self._pursuit.end(reason, ErrorCode.CONSCIENCE_HALTED)
+
     def check_time(self) -> None:
         """To be called now and then: ends what takes too long, and what was left behind."""
         if self._pursuit is not None:
@@ -130,10 +135,8 @@ class Acting:
     ) -> Generator[Future, None, None]:
         brain, request = self._brain, goal.request
         _tell(goal, pursuit, Pursue.Feedback.OBSERVING, f"{len(brain.observed)} facts")
-        if brain.level == ServiceLevel.EMERGENCY:
-            raise BrainError(
-                "the service level is EMERGENCY; nothing is begun now", ErrorCode.UNAVAILABLE
-            )
+        if brain.stopped:
+            raise BrainError(f"nothing is begun now: {brain.stopped}", ErrorCode.CONSCIENCE_HALTED)
         if not self._robot.server_is_ready():
             raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
         if self._interrupted:
