@@ -221,9 +221,9 @@ class ConscienceNode(BrainNode):
 
     def _reset(self, request: Any, response: Any) -> Any:
         causes = self._gate.protective
+        asked = self.gated[0] if self._gate.asked(time.monotonic()) else ""
         try:
-            self._desk.reset(request.operator_name, request.token, causes,
-                             self._gate.asked(time.monotonic()))
+            self._desk.reset(request.operator_name, request.token, causes, asked)
         except BrainError as error:
             response.success, response.error_code = False, int(error.code)
             response.message, response.causes = str(error), list(causes)

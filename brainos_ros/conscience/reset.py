@@ -46,10 +46,11 @@ class ResetDesk:
                 pass  # the next call tries again; until then no tool can make a token
         return self._challenge
 
-    def reset(self, operator: str, token: str, causes: Sequence[str], asked: bool) -> None:
+    def reset(self, operator: str, token: str, causes: Sequence[str], asked: str) -> None:
         """Ends the halt. Raises BrainError naming what stands against it; nothing changes then.
 
-        `causes` are the protective stops there are, `asked` whether a request to move is there.
+        `causes` are the protective stops there are, `asked` the topic on which somebody asks to
+        move now, if any.
         """
         generation = self._latch.generation
         self._operators.check(operator, token, "reset", self.challenge(), "reset")
@@ -57,7 +58,8 @@ class ResetDesk:
             raise BrainError(f"the cause is not cleared: {'; '.join(causes)}",
                              ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)
         if asked:
-            raise BrainError("a request to move is there; send zero first",
+            raise BrainError(f"somebody asks to move on {asked}: cancel what the planner is at "
+                             "(`pfc/pursue`) or send zero there, then reset again",
                              ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)
         self._latch.stage(operator)
         self._record("reset", {"operator": operator, "cause": self._latch.cause,

@@ -148,7 +148,9 @@ def test_halt_latches_until_an_operator_resets(graph: Any, keys: Path, world: Wo
 
     assert reset("AAAA").error_code == ErrorCode.UNAUTHORISED
     token = reset_token(graph.home, "anna", keys)
-    assert reset(token).error_code == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
+    refused = reset(token)
+    assert refused.error_code == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
+    assert "somebody asks to move on /cmd_vel_raw: cancel" in refused.message
     world.request = (0.0, 0.0)
     world.commands.messages.clear()
     world.commands.wait_for()

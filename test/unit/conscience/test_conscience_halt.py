@@ -443,7 +443,7 @@ class Desk:
         self.records.append((kind, body))
 
     def refused(self, operator: str, token: str, causes: Any = (),
-                asked: bool = False) -> ErrorCode:
+                asked: str = "") -> ErrorCode:
         with pytest.raises(BrainError) as refusal:
             self.desk.reset(operator, token, causes, asked)
         assert self.latch.halted
@@ -471,7 +471,7 @@ def test_a_halt_elsewhere_while_the_reset_is_recorded_wins(desk: Desk) -> None:
 
 def test_a_reset_opens_one_halt_once(desk: Desk) -> None:
     token = reset_token(desk.home, "anna", desk.keys)
-    desk.desk.reset("anna", token, (), False)
+    desk.desk.reset("anna", token, (), "")
     assert not desk.latch.halted
     assert [kind for kind, _ in desk.records] == ["reset"]
     assert desk.records[0][1]["operator"] == "anna"
@@ -479,25 +479,26 @@ def test_a_reset_opens_one_halt_once(desk: Desk) -> None:
     desk.latch.halt("again")
     desk.latch.forget_armed()
     assert desk.refused("anna", token) == ErrorCode.UNAUTHORISED
-    desk.desk.reset("anna", reset_token(desk.home, "anna", desk.keys), (), False)
+    desk.desk.reset("anna", reset_token(desk.home, "anna", desk.keys), (), "")
     assert not desk.latch.halted
 
 
 def test_a_second_use_without_a_new_halt_is_refused_too(desk: Desk) -> None:
     token = reset_token(desk.home, "anna", desk.keys)
-    desk.desk.reset("anna", token, (), False)
+    desk.desk.reset("anna", token, (), "")
     with pytest.raises(BrainError):
-        desk.desk.reset("anna", token, (), False)
+        desk.desk.reset("anna", token, (), "")
 
 
 def test_what_stands_against_a_reset_is_named_and_the_token_stays_good(desk: Desk) -> None:
     token = reset_token(desk.home, "anna", desk.keys)
     assert desk.refused("anna", token, ("scan stale",)) == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
-    assert desk.refused("anna", token, (), True) == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
+    asked = desk.refused("anna", token, (), "/r1/cmd_vel_raw")
+    assert asked == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
     desk.full = True
     assert desk.refused("anna", token) == ErrorCode.LEDGER_REFUSED
     desk.full = False
-    desk.desk.reset("anna", token, (), False)
+    desk.desk.reset("anna", token, (), "")
     assert not desk.latch.halted
 
 
@@ -507,7 +508,7 @@ def test_a_challenge_stays_the_same_until_a_halt_or_a_reset(
     written = challenge_file(desk.home).stat().st_mtime_ns
     assert desk.desk.challenge() == first
     assert challenge_file(desk.home).stat().st_mtime_ns == written
-    desk.desk.reset("anna", reset_token(desk.home, "anna", desk.keys), (), False)
+    desk.desk.reset("anna", reset_token(desk.home, "anna", desk.keys), (), "")
     second = json.loads(challenge_file(desk.home).read_text())
     assert second["nonce"] != first["nonce"]
     assert desk.desk.challenge() == second
