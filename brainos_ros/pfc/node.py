@@ -74,7 +74,8 @@ class PfcNode(BrainNode):
         self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
         self._cancel = self._asking.client(CancelGoal, "execute/_action/cancel_goal")
         self._write = self._asking.client(WriteEpisode, "memory/write")
-        self.observed: dict[str, Any] = {}
+        self._world: dict[str, Any] = {}
+        self._world_works = True
         self._halted = self._emergency = ""
         self._decisions = self.create_publisher(DecisionMsg, "pfc/decisions", qos.EVENT)
         self._episodes = self.create_publisher(Episode, "episodes", qos.EVENT)
@@ -188,6 +189,7 @@ class PfcNode(BrainNode):
     def _note_level(self, message: ServiceLevel) -> None:
         emergency = message.level == ServiceLevel.EMERGENCY
         self._emergency = f"the service level is EMERGENCY: {message.reason}" if emergency else ""
+        self._world_works = "world_model" not in message.failed_components
         self._heed()
 
     def _note_safety(self, message: SafetyState) -> None:
@@ -198,10 +200,19 @@ class PfcNode(BrainNode):
         if self.stopped and self._acting is not None:
             self._acting.stop(self.stopped)
 
+    @property
+    def observed(self) -> dict[str, Any]:
+        """What the world model says, which it says again only where it changed.
+
+        Nothing while it does not work: its last word is of a world that went on without it, and
+        what is not known counts against an option.
+        """
+        return self._world if self._world_works else {}
+
     def _note_world(self, message: WorldState) -> None:
-        self.observed = {"people": message.people, "entities": message.total_entities}
+        self._world = {"people": message.people, "entities": message.total_entities}
         if math.isfinite(message.nearest_obstacle_m):
-            self.observed["nearest_obstacle_m"] = message.nearest_obstacle_m
+            self._world["nearest_obstacle_m"] = message.nearest_obstacle_m
 
     # ---------------------------------------------------------------- learn
 

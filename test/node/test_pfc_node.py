@@ -21,6 +21,7 @@ from brainos_msgs.msg import (
     Option,
     SafetyState,
     ServiceLevel,
+    WorldState,
 )
 from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
 from lifecycle_msgs.msg import Transition
@@ -497,6 +498,31 @@ def test_a_halt_ends_what_is_under_way_and_teaches_nothing(graph, world, why):
     assert "similar outcomes" not in again.decision.reasoning
     assert episodes.wait_for().episode_id == again.episode_id
     pursuer.close()
+
+
+def test_what_a_dead_world_model_said_last_is_not_known(graph, world):
+    constraints = graph.home / "constraints.yaml"
+    constraints.write_text(
+        "constraints: [{id: alone, level: hard, reason: people, when: context.people > 0.0}]"
+    )
+    pfc = start(graph, constraints_file=str(constraints))
+    level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
+    state = graph.publisher(WorldState, "world_model/state", qos.STATE)
+    state.publish(WorldState(people=0))
+    pause = threading.Event()
+    while not pfc.observed:
+        pause.wait(0.01)
+    asked = request("a", constraints=["alone"])
+    assert graph.call(Decide, "pfc/decide", asked).success
+    level.publish(ServiceLevel(failed_components=["world_model"]))
+    while pfc.observed:
+        pause.wait(0.01)
+    reply = graph.call(Decide, "pfc/decide", asked)
+    assert "context.people is not known" in reply.decision.reasoning
+    level.publish(ServiceLevel())
+    while not pfc.observed:
+        pause.wait(0.01)
+    assert graph.call(Decide, "pfc/decide", asked).success
 
 
 def test_without_a_robot_pursue_says_so(graph):
