@@ -21,6 +21,7 @@ from typing import Any
 DISCOUNT = 0.99
 SHARPNESS = 4
 MOST_CONTEXTS = 64
+MOST_CELLS = 2_000
 BINS = 10
 CAUTION = 20.0
 SUCCESS = {"success": 1.0, "partial": 0.5, "failure": 0.0}
@@ -88,10 +89,14 @@ class _Objective:
 
 
 class Learning:
-    """Outcomes remembered per objective and option. A function of the outcomes, in their order."""
+    """Outcomes remembered per objective and option. A function of the outcomes, in their order.
+
+    Callers name objectives and options, so of all cells only the MOST_CELLS learnt last are kept.
+    """
 
     def __init__(self) -> None:
         self._objectives: dict[str, _Objective] = {}
+        self._cells: dict[tuple[str, str, str], None] = {}  # in the order they were learnt
         self._calibration = _Calibration()
 
     def learn(
@@ -111,8 +116,21 @@ class Learning:
         cell.success = cell.success * fade + SUCCESS[outcome]
         cell.at = known.step
         cells[key] = cell
+        self._cells.pop((objective, option, key), None)
+        self._cells[objective, option, key] = None
         if len(cells) > MOST_CONTEXTS:
-            del cells[next(iter(cells))]
+            self._forget(objective, option, next(iter(cells)))
+        elif len(self._cells) > MOST_CELLS:
+            self._forget(*next(iter(self._cells)))
+
+    def _forget(self, objective: str, option: str, key: str) -> None:
+        del self._cells[objective, option, key]
+        known = self._objectives[objective]
+        del known.cells[option][key]
+        if not known.cells[option]:
+            del known.cells[option]
+        if not known.cells:
+            del self._objectives[objective]
 
     def believe(
         self, objective: str, options: list[str], context: Mapping[str, Any]

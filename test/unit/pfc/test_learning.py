@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainos_ros.pfc import learning as learning_module
 from brainos_ros.pfc.learning import MOST_CONTEXTS, Learning, similarity
 
 VALUES = st.one_of(st.booleans(), st.integers(-100, 100), st.floats(-1e6, 1e6), st.text(max_size=3))
@@ -118,3 +119,21 @@ def test_confidence_is_calibrated(world):
     count = sum(map(len, bins.values()))
     error = sum(abs(sum(c - won for c, won in members)) for members in bins.values()) / count
     assert error < 0.03
+
+
+@pytest.mark.parametrize("many", ["objectives", "options"])
+def test_only_what_was_learnt_last_is_kept_however_many_names_callers_have(monkeypatch, many):
+    monkeypatch.setattr(learning_module, "MOST_CELLS", 10)
+    learning = Learning()
+    for step in range(40):
+        learning.learn("go", "a", {}, "success", 1.0)
+        name = str(step)
+        learning.learn(*((name, "a") if many == "objectives" else ("go", name)), {}, "failure", -1)
+    assert len(learning._cells) == 10
+    assert sum(len(each.cells) for each in learning._objectives.values()) == 10
+    assert learning.believe("go", ["a"], {})["a"].seen > 10.0
+    last, old = ("39", "a"), ("29", "a")
+    if many == "options":
+        last, old = ("go", "39"), ("go", "29")
+    assert learning.believe(last[0], [last[1]], {})[last[1]].seen == pytest.approx(1.0)
+    assert learning.believe(old[0], [old[1]], {})[old[1]].seen == 0.0
