@@ -181,7 +181,10 @@ class Lineage:
         elif kind in ("genome.activated", "genome.evolved", "genome.rolled_back"):
             entry = Entry(*(body[name] for name in Entry.__slots__))
             if kind == "genome.evolved":
+                self._strategies.pop(entry.genome_hash, None)
                 self._strategies[entry.genome_hash] = Strategy.from_json(body["strategy"])
+                if len(self._strategies) > MOST_SUMMED_UP:
+                    del self._strategies[next(iter(self._strategies))]
                 if not body["improved"]:
                     self.entries[-1] = entry
                     return

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.genome_sync import lineage as lineage_module
 from brainos_ros.genome_sync.evolution import Generation, Strategy
 from brainos_ros.genome_sync.genome import Genome, scalar
 from brainos_ros.genome_sync.lineage import SUMMARY, Lineage
@@ -60,6 +61,16 @@ def test_a_restart_brings_back_everything(tmp_path, stream) -> None:
     assert again.genome.hash == genome(0.7).hash
     assert (again.active.generation, again.active.fitness_score) == (2, 0.75)
     assert again.strategy(4).to_json() == lineage.strategy(4).to_json()
+
+
+def test_what_evolution_learned_is_held_for_the_newest_genomes_only(
+    tmp_path, stream, monkeypatch
+) -> None:
+    monkeypatch.setattr(lineage_module, "MOST_SUMMED_UP", 3)
+    lineage = start(tmp_path, stream)
+    for step in range(9):
+        lineage.evolved(better(step / 10), step, step)
+    assert list(lineage._strategies) == [each.genome_hash for each in lineage.entries[-3:]]
 
 
 def test_a_summary_is_enough_to_go_on(tmp_path, stream) -> None:
