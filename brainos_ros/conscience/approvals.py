@@ -82,7 +82,7 @@ class Approvals:
 
     def ask(self, action: str, context: Mapping[str, Any], requester: str, reason: str,
             rules_version: str, evaluation_id: str) -> Approval:
-        """The pending approval for this; the same one if it waits already.
+        """The pending approval for this; the same one if it waits already, or waits to be used.
 
         Raises BrainError UNAVAILABLE if too many wait, and what `record` raises.
         """
@@ -90,7 +90,7 @@ class Approvals:
         with self._lock:
             self.expire()
             waiting = self._with(Status.PENDING)
-            for each in waiting:
+            for each in [*self._with(Status.APPROVED), *waiting]:
                 if (each.action, each.arguments, each.requester, each.rules_version) == (
                         action, arguments, requester, rules_version):
                     return each

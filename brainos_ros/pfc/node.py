@@ -14,7 +14,8 @@ from typing import Any
 from action_msgs.srv import CancelGoal
 from brainos_msgs.msg import Attribute, Episode, SafetyState, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
-from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
+from brainos_msgs.srv import Decide, Evaluate, Explain, Redeem, WriteEpisode
+from rclpy.client import Client
 from rclpy.serialization import deserialize_message, serialize_message
 from unique_identifier_msgs.msg import UUID
 
@@ -72,6 +73,7 @@ class PfcNode(BrainNode):
         self._engine = Engine(constraints, self.store.learning())
         self._asking = self._owned(Inline(self), Inline.close)
         self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
+        self._redeem = self._asking.client(Redeem, "conscience/redeem")
         self._cancel = self._asking.client(CancelGoal, "execute/_action/cancel_goal")
         self._write = self._asking.client(WriteEpisode, "memory/write")
         self._world: dict[str, Any] = {}
@@ -161,15 +163,25 @@ class PfcNode(BrainNode):
         return decision, message
 
     def _ask(self, action: str, inputs: list[Attribute], deadline: float) -> Permission:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0.0:
-            raise BrainError("the time for asking about one decision is over", ErrorCode.TIMEOUT)
-        request = Evaluate.Request(action=action, context=inputs, requester=self.role)
-        reply = self._asking.call(self._evaluate, request, remaining_s)
+        """Ask the conscience; what a person approved meanwhile is used, once, by whoever asks."""
+        asked = {"action": action, "context": inputs, "requester": self.role}
+        reply = self._consult(self._evaluate, Evaluate.Request(**asked), deadline)
         if not reply.success:
             return Permission(False, reply.message, "")
         verdict = reply.evaluation
+        if verdict.approval_id:
+            use = Redeem.Request(approval_id=verdict.approval_id, **asked)
+            reply = self._consult(self._redeem, use, deadline)
+            if not reply.success:
+                return Permission(False, f"{verdict.reason} {reply.message}", "")
+            verdict = reply.evaluation
         return Permission(verdict.approved, verdict.reason, verdict.evaluation_id)
+
+    def _consult(self, client: Client, request: Any, deadline: float) -> Any:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0.0:
+            raise BrainError("the time for asking about one decision is over", ErrorCode.TIMEOUT)
+        return self._asking.call(client, request, remaining_s)
 
     def _explain(self, request: Explain.Request, response: Explain.Response) -> Explain.Response:
         decision, response.outcome, response.reward = self.store.explain(request.decision_id)

@@ -23,7 +23,8 @@ from brainos_msgs.msg import (
     ServiceLevel,
     WorldState,
 )
-from brainos_msgs.srv import Decide, Evaluate, Explain, WriteEpisode
+from brainos_msgs.srv import Approve, Decide, Evaluate, Explain, ListPending, WriteEpisode
+from conscience_world import FAST_BASE, provisioned
 from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -32,6 +33,8 @@ from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 from waiting import DEADLINE_S, matched, wait_for
 
+from brainos_ros.conscience.credentials import load_key, load_operators, sign
+from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.pfc.node import PfcNode
 from brainos_ros.pfc.store import Store
 from brainos_ros.ros import qos
@@ -246,6 +249,38 @@ def test_a_silent_conscience_is_a_refusal(graph, world):
     assert reply.error_code == ErrorCode.PFC_NO_OPTION_LEFT
     assert len(world.asked) == 1
     world._release.set()
+
+
+def test_what_a_person_approved_is_done_once(graph):
+    keys = provisioned(graph.home)
+    graph.start(ConscienceNode, **FAST_BASE)
+    start(graph)
+    context = {"zone": "public", "battery_percent": 50.0, "charging": False}
+    asked = request("go_to", context=dict_to_attributes(context))
+
+    def waiting():
+        return graph.call(ListPending, "conscience/list_pending").pending
+
+    for _ in range(2):
+        reply = graph.call(Decide, "pfc/decide", asked)
+        (pending,) = waiting()
+        assert f"approval {pending.approval_id} is pending" in reply.message
+    signed = {"challenge": pending.challenge}
+    robot = load_operators(graph.home).robot
+    approve = Approve.Request(
+        approval_id=pending.approval_id,
+        operator_name="anna",
+        token=sign(load_key("anna", keys), "approve", robot, signed),
+    )
+    assert graph.call(Approve, "conscience/approve", approve).success
+    reply = graph.call(Decide, "pfc/decide", asked)
+    assert (reply.success, reply.decision.recommended_action) == (True, "go_to")
+    assert reply.decision.evaluation_id
+    assert not waiting()
+    reply = graph.call(Decide, "pfc/decide", asked)
+    (again,) = waiting()
+    assert not reply.success
+    assert again.approval_id != pending.approval_id
 
 
 def test_explain_of_the_unknown(graph, world):
