@@ -544,19 +544,15 @@ def test_what_a_dead_world_model_said_last_is_not_known(graph, world):
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     state = graph.publisher(WorldState, "world_model/state", qos.STATE)
     state.publish(WorldState(people=0))
-    pause = threading.Event()
-    while not pfc.observed:
-        pause.wait(0.01)
+    wait_for(lambda: pfc.observed)
     asked = request("a", constraints=["alone"])
     assert graph.call(Decide, "pfc/decide", asked).success
     level.publish(ServiceLevel(failed_components=["world_model"]))
-    while pfc.observed:
-        pause.wait(0.01)
+    wait_for(lambda: not pfc.observed)
     reply = graph.call(Decide, "pfc/decide", asked)
     assert "context.people is not known" in reply.decision.reasoning
     level.publish(ServiceLevel())
-    while not pfc.observed:
-        pause.wait(0.01)
+    wait_for(lambda: pfc.observed)
     assert graph.call(Decide, "pfc/decide", asked).success
 
 
