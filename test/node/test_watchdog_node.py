@@ -177,7 +177,7 @@ def test_deactivated_it_takes_the_nodes_down_and_activated_up_again(
 
 def test_two_brains_in_one_place_are_refused(graph: Any, robot: str, tmp_path: Path) -> None:
     graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
-    other = f"another brain runs in ROS domain .*, namespace /; .*its watchdog is process {os.getpid()}"
+    other = f"another brain runs in ROS domain .*, namespace /; .*process {os.getpid()}"
     with pytest.raises(BrainError, match=other):
         graph.start(WatchdogNode, state="unconfigured", robot_file=robot, home=str(tmp_path / "b"))
 
