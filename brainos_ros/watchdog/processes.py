@@ -54,7 +54,7 @@ class Process:
         except ChildProcessError:
             return "its process ended"
         if os.WIFSIGNALED(status):
-            return f"its process was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+            return f"its process was killed by {signal_name(os.WTERMSIG(status))}"
         return f"its process exited with code {os.WEXITSTATUS(status)}"
 
     def usage(self) -> Usage | None:
@@ -73,6 +73,14 @@ class Process:
         except OSError:
             return 0.0, 0.0
         return (int(stat[11]) + int(stat[12])) / _TICK, int(stat[21]) * _PAGE / 1e6
+
+
+def signal_name(number: int) -> str:
+    """As in signal(7); most real-time signals have only their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:

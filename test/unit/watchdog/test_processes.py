@@ -48,6 +48,11 @@ def test_a_start_in_a_session_of_its_own_and_an_end_in_words(sleeper: processes.
     assert "code 3" in wait_for_end(quick)
 
 
+def test_an_end_by_a_signal_without_a_name(sleeper: processes.Process) -> None:
+    os.kill(sleeper.pid, 40)
+    assert "killed by signal 40" in wait_for_end(sleeper)
+
+
 def test_usage_and_load_of_a_living_process(sleeper: processes.Process) -> None:
     usage = sleeper.usage()
     assert usage is not None
