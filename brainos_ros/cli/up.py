@@ -236,7 +236,7 @@ class Upkeep:
                     return None
                 if process.pidfd in ready:
                     code = watchdog.wait()
-                    return f"was killed by {signal.Signals(-code).name}" if code < 0 else (
+                    return f"was killed by {processes.signal_name(-code)}" if code < 0 else (
                         f"exited with code {code}")
                 if lag.ran(now):
                     heart.allow_until(now + BEAT.period_s * BEAT.misses)

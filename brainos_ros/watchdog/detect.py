@@ -79,7 +79,7 @@ class Heart:
         return (
             self.last is not None
             and self._suspected is None
-            and now - self.last > SUSPICION * self._spec.period_s
+            and now >= self.last + SUSPICION * self._spec.period_s
         )
 
     def uneasy(self, now: float) -> bool:
@@ -128,8 +128,10 @@ class Heart:
         return ": its loop hangs without using the processor"
 
     def deadline(self) -> float:
-        """When it must be looked at again."""
-        return self._allowed_until
+        """When it must be looked at again: to suspect it, once suspected to judge it."""
+        if self.last is None or self.suspect:
+            return self._allowed_until
+        return min(self._allowed_until, self.last + SUSPICION * self._spec.period_s)
 
 
 class Freshness:

@@ -140,6 +140,18 @@ def silent(usages: list[Usage], until: float = 0.4, pressure: float = 0.0) -> st
     return heart.verdict(until, usages[1], pressure)
 
 
+def test_silence_is_looked_at_when_it_is_odd_and_again_when_it_is_due() -> None:
+    heart = Heart(Beat(period_s=0.1, misses=3), 0.0)
+    heart.beat(0.0)
+    odd = heart.deadline()
+    assert odd == pytest.approx(0.16)
+    assert heart.suspicious(odd)
+    assert not heart.due(odd)
+    heart.suspected(odd, None)
+    assert heart.deadline() == pytest.approx(0.35)
+    assert heart.due(heart.deadline())
+
+
 def test_what_a_silent_loop_is_found_to_do() -> None:
     assert "stopped" in (silent([Usage(1, 0, "S"), Usage(1, 0, "T")]) or "")
     assert "spins" in (silent([Usage(1, 0, "R"), Usage(1.2, 0, "R")]) or "")
