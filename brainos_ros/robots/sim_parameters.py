@@ -46,6 +46,6 @@ PARAMETERS = (
     Parameter("cmd_vel_out_topic", "cmd_vel", "what the base obeys"),
     Parameter("scan_topic", "scan", "laser scans"),
     Parameter("odom_topic", "odom", "odometry"),
-    Parameter("tracked_people_topic", "tracked_people", "everybody in the hall"),
+    Parameter("tracked_people_topic", "tracked_people", "everybody in the hall; empty: not told"),
     Parameter("enable_stamped_cmd_vel", False, "TwistStamped instead of Twist"),
 )

@@ -79,9 +79,8 @@ class SimRobotNode(Node):
         self._ask = self.create_publisher(command, settings["cmd_vel_in_topic"], qos.COMMAND)
         self._scan = self.create_publisher(LaserScan, settings["scan_topic"], qos.SENSOR)
         self._odom = self.create_publisher(Odometry, settings["odom_topic"], qos.SENSOR)
-        self._people = self.create_publisher(
-            TrackedPeople, settings["tracked_people_topic"], qos.SENSOR
-        )
+        people = settings["tracked_people_topic"]
+        self._people = people and self.create_publisher(TrackedPeople, people, qos.SENSOR)
         self._truth = self.create_publisher(SimTruth, "sim_truth", qos.EVENT)
         urdf = shipped("urdf/sim_base.urdf").read_text()
         self._description = self.create_publisher(String, "robot_description", qos.STATE)
@@ -184,7 +183,8 @@ class SimRobotNode(Node):
             person.id = identity % 2**32
             person.position.x, person.position.y = place
             person.velocity.x, person.velocity.y = velocity
-        self._people.publish(tracked)
+        if self._people:
+            self._people.publish(tracked)
         self._publish_truth(len(crowd.ids))
 
     def _publish_truth(self, people: int) -> None:

@@ -56,7 +56,8 @@ class WorldModelNode(BrainNode):
         ),
         Parameter("odom_topic", "odom", "nav_msgs/Odometry of the robot"),
         Parameter("scan_topic", "scan", "sensor_msgs/LaserScan of the robot"),
-        Parameter("tracked_people_topic", "tracked_people", "brainos_msgs/TrackedPeople"),
+        Parameter("tracked_people_topic", "tracked_people", "brainos_msgs/TrackedPeople; "
+                  "empty if nobody tracks people"),
     )
 
     _open: Journal | None = None
@@ -89,8 +90,8 @@ class WorldModelNode(BrainNode):
             ("scan", LaserScan),
             ("tracked_people", msg.TrackedPeople),
         ):
-            topic = self.settings[f"{name}_topic"]
-            self.create_subscription(kind, topic, self._keep(name), qos.SENSOR, raw=True)
+            if topic := self.settings[f"{name}_topic"]:
+                self.create_subscription(kind, topic, self._keep(name), qos.SENSOR, raw=True)
         self.create_subscription(
             GoalStatusArray,
             "pfc/pursue/_action/status",

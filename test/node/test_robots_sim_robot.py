@@ -72,6 +72,12 @@ def test_it_drives_by_the_genome_once_that_has_evolved(graph, robot, monkeypatch
     assert node.get_parameter("cruise_speed_mps").value == 0.5
 
 
+def test_it_works_where_nobody_is_told_of_people(graph, robot):
+    truths = graph.listen(SimTruth, "sim_truth", qos.EVENT)
+    robot(tracked_people_topic="")
+    truths.wait_for()
+
+
 def test_it_says_what_it_looks_like(graph, robot):
     descriptions = graph.listen(String, "robot_description", qos.STATE)
     robot()

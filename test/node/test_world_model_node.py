@@ -210,6 +210,11 @@ def test_the_senses_fill_the_state(graph) -> None:
     assert person.ttl.sec == 2
 
 
+def test_nobody_need_track_people(graph) -> None:
+    node = graph.start(WorldModelNode, tracked_people_topic="")
+    assert node.is_active
+
+
 def test_a_sensor_that_lies_is_refused_and_the_rest_still_seen(graph) -> None:
     node = graph.start(WorldModelNode, sense_period_s=0.02)
     state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
