@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,21 @@ import yaml
 
 from brainos_ros.errors import BrainError
 
-_CONSTRUCT = yaml.constructor.SafeConstructor()
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"  # as ROS allows it for nodes, and between the / of a topic
 
 
 def compose(path: Path) -> "Place":
     """The whole file. Raises `BrainError` (INVALID_ARGUMENT) if it is empty or not YAML."""
+    body = path.read_bytes()
     try:
-        node = yaml.compose(path.read_text(), yaml.SafeLoader)
+        text = body.decode()
+        node = yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise BrainError(f"{path}:{line}: not UTF-8: byte {body[error.start]:#04x}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BrainError(f"{path}:{line}: not YAML: character {error.character:#04x}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BrainError(f"{path}:{line}: not YAML: {error.problem}") from error
@@ -46,15 +55,21 @@ class Place:
         return BrainError(f"{self.path}:{line}: {self.name}{': ' if self.name else ''}{what}")
 
     def value(self) -> Any:
-        return _CONSTRUCT.construct_object(self.node, deep=True)
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(self.node, deep=True)
+        except yaml.MarkedYAMLError as error:
+            raise self.wrong(f"{error.problem}; write a plain value") from error
+        except ValueError as error:
+            raise self.wrong(f"{self.node.value!r} cannot be read ({error}); "
+                             "put a text between quotes") from error
 
     def number(self, low: float, high: float) -> float:
         value = self.value()
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not math.isfinite(value):
+        if not real or (isinstance(value, float) and not math.isfinite(value)):
             raise self.wrong(f"{value!r} is not a number; give one from {low:g} to {high:g}")
         if not low <= value <= high:
-            raise self.wrong(f"{value:g} is outside {low:g} to {high:g}")
+            raise self.wrong(f"{self.node.value} is outside {low:g} to {high:g}")
         return float(value)
 
     def whole(self, low: int, high: int) -> int:
@@ -73,6 +88,20 @@ class Place:
         value = self.value()
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(f"{value!r} is not a text; give a name")
+        return value
+
+    def ros_name(self, value: object = None) -> str:
+        """A name as ROS allows it for nodes; of this value, or `value` that stands before it."""
+        value = self.value() if value is None else value
+        if not isinstance(value, str) or not re.fullmatch(_NAME, value):
+            raise self.wrong(f"{value!r} is not a name; use letters, digits and _, no digit first")
+        return value
+
+    def topic(self) -> str:
+        """The name of a topic as ROS allows it."""
+        value = self.value()
+        if not isinstance(value, str) or not re.fullmatch(f"/?{_NAME}(/{_NAME})*", value):
+            raise self.wrong(f"{value!r} is not a topic; write e.g. cmd_vel or /base/cmd_vel")
         return value
 
     def choice(self, known: Sequence[str]) -> str:

@@ -215,22 +215,20 @@ def load(
             raise top.wrong(f"the field {must!r} is missing")
     base = fields["base"].fields(list(_BASE))
     people = fields["people"].fields(list(_PEOPLE)) if "people" in fields else {}
-    topics = fields["topics"].fields(list(_TOPICS)) if "topics" in fields else {}
     for must in _BASE:
         if must not in base:
             low, high, _ = _BASE[must]
             raise fields["base"].wrong(
                 f"the field {must!r} is missing; give a number from {low:g} to {high:g}")
     return Robot(
-        name=fields["name"].text(),
+        name=fields["name"].ros_name(),
         path=path,
         base={key: base[key].number(low, high) for key, (low, high, _) in _BASE.items()},
         people={
             key: people[key].number(low, high) if key in people else default
             for key, (low, high, default) in _PEOPLE.items()
         },
-        topics={key: topics[key].text() if key in topics else default
-                for key, default in _TOPICS.items()},
+        topics=_topics(fields["topics"]) if "topics" in fields else _TOPICS,
         network=_network(fields["network"]) if "network" in fields else Network(),
         hardware=tuple(item.text() for item in fields["hardware"].items())
         if "hardware" in fields else ("cpu",),
@@ -239,6 +237,18 @@ def load(
         nodes=_nodes(fields["nodes"], find_executable, find_type),
         parameters=fields["parameters"].mapping() if "parameters" in fields else {},
     )
+
+
+def _topics(place: Place) -> dict[str, str]:
+    fields, topics = place.fields(list(_TOPICS)), dict(_TOPICS)
+    for key, at in fields.items():
+        nobody = key == "tracked_people" and at.value() == ""
+        topics[key] = "" if nobody else at.topic()
+    for key, at in fields.items():
+        for other, name in topics.items():
+            if other != key and name.lstrip("/") == topics[key].lstrip("/"):
+                raise at.wrong(f"{name!r} is {other} too; give each a topic of its own")
+    return topics
 
 
 def _network(place: Place) -> Network:
@@ -306,6 +316,7 @@ def _node(role: str, place: Place, roles: list[str], find_executable: Finder,
           find_type: TypeFinder) -> NodeSpec:
     if role == "watchdog":
         raise place.wrong("the watchdog is not one of its own nodes; remove this entry")
+    place.ros_name(role)
     fields = place.fields(("package", "executable", "after", "standby", "essential", "configure_s",
                            "restart", "heartbeat", "outputs", "parameters"))
     spec = NodeSpec(
@@ -372,7 +383,7 @@ def _output(place: Place, find_type: TypeFinder) -> Output:
         raise fields["type"].wrong(f"package {package!r} has no message {name!r}; build and source "
                                    "it, or name one that `ros2 interface list -m` lists")
     return Output(
-        topic=fields["topic"].text(),
+        topic=fields["topic"].topic(),
         type=fields["type"].text(),
         period_s=fields["period_s"].number(0.001, 3600),
     )

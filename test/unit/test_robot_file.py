@@ -88,6 +88,17 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
      ["nodes.pfc_standby", "stand-by of 'pfc'", "standby: false"]),
     ("after: [memory]", "standby: maybe", 14, ["true nor false"]),
     ("  pfc:", "  watchdog:", 14, ["watchdog"]),
+    ("name: test", "name: ../../evil", 1, ["name", "'../../evil'", "letters, digits and _"]),
+    ("name: test", "name: 2026-13-45", 1, ["name", "'2026-13-45'", "between quotes"]),
+    ("name: test", "name: !!python/object:os.system {}", 1, ["name", "python/object", "plain"]),
+    ("max_speed_mps: 1", f"max_speed_mps: 1{'0' * 400}", 4, ["base.max_speed_mps", "0.01 to 20"]),
+    ("  pfc:", "  bad role/..:", 14, ["'bad role/..'", "letters, digits and _"]),
+    ("nodes:", "topics: {scan: bad topic}\nnodes:", 10, ["topics.scan", "'bad topic'", "e.g."]),
+    ("nodes:", "topics: {scan: ''}\nnodes:", 10, ["topics.scan", "''"]),
+    ("nodes:", "topics: {cmd_vel_in: /cmd_vel}\nnodes:", 10,
+     ["topics.cmd_vel_in", "'cmd_vel'", "cmd_vel_out", "of its own"]),
+    ("after: [memory]", "outputs: [{topic: a b, type: std_msgs/msg/Empty, period_s: 1}]", 14,
+     ["outputs[0].topic", "'a b'"]),
 ])
 def test_a_mistake_names_its_line(
     tmp_path: Path, old: str, new: str, line: int, words: list[str]
@@ -99,6 +110,22 @@ def test_a_mistake_names_its_line(
     assert message.startswith(f"{path}:{line}:"), message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(("bytes_", "what"), [
+    (b"\xff", "not UTF-8: byte 0xff"), (b"\x01", "not YAML: character 0x01")])
+def test_what_is_no_text_names_its_line(tmp_path: Path, bytes_: bytes, what: str) -> None:
+    path = tmp_path / "robot.yaml"
+    path.write_bytes(b"name: test\nbase:  # " + bytes_ + b"\n")
+    with pytest.raises(BrainError) as refused:
+        robot_file.load(path, anything)
+    assert str(refused.value) == f"{path}:2: {what}"
+
+
+def test_nobody_need_track_people(tmp_path: Path) -> None:
+    text = GOOD.replace("nodes:", "topics: {tracked_people: ''}\nnodes:")
+    robot = robot_file.load(written(tmp_path, text), anything)
+    assert robot.shared_parameters()["tracked_people_topic"] == ""
 
 
 def test_an_unknown_robot_lists_those_there_are() -> None:
