@@ -133,6 +133,3 @@ class Place:
                 raise self.wrong(f"unknown field {key!r}{meant(key, known)}", line)
             found[key] = Place(self.path, f"{self.name}.{key}".lstrip("."), value_node)
         return found
-
-    def mapping(self) -> dict[str, Any]:
-        return {key: place.value() for key, place in self.fields().items()}

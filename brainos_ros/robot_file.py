@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from brainos_ros.checked_yaml import Place, compose, meant
 from brainos_ros.errors import BrainError, ErrorCode
@@ -193,14 +193,27 @@ Finder = Callable[[str, str], Sequence[str] | None]
 TypeFinder = Callable[[str], object]
 
 
+class Described(Protocol):
+    """A parameter that a node has."""
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with `value`, as a sentence; None if nothing."""
+
+
+Table = Mapping[str, Described]
+TableFinder = Callable[[str, str], Table | None]
+
+
 def load(
     robot: str | Path,
     find_executable: Finder = executable,
     find_type: TypeFinder = lambda name: name,
+    find_table: TableFinder = lambda package, name: None,
 ) -> Robot:
     """Read and check a robot file, given by name or path.
 
-    `find_type` finds a message type for who has ROS, None if there is none of that name.
+    For who has ROS: `find_type` finds a message type, None if there is none of that name;
+    `find_table` the parameters of an executable by name, None if they are not known.
 
     Raises `BrainError` (NOT_FOUND) for an unknown robot and (INVALID_ARGUMENT) for a mistake in
     the file, with its line.
@@ -220,6 +233,10 @@ def load(
             low, high, _ = _BASE[must]
             raise fields["base"].wrong(
                 f"the field {must!r} is missing; give a number from {low:g} to {high:g}")
+    driver = _driver(fields["driver"], find_executable, find_table) if "driver" in fields else None
+    nodes = _nodes(fields["nodes"], find_executable, find_type, find_table)
+    everybody = [(each.package, each.executable) for each in nodes.values()]
+    everybody += [(driver.package, driver.executable)] if driver else []
     return Robot(
         name=fields["name"].ros_name(),
         path=path,
@@ -233,10 +250,28 @@ def load(
         hardware=tuple(item.text() for item in fields["hardware"].items())
         if "hardware" in fields else ("cpu",),
         composition=fields["composition"].flag() if "composition" in fields else False,
-        driver=_driver(fields["driver"], find_executable) if "driver" in fields else None,
-        nodes=_nodes(fields["nodes"], find_executable, find_type),
-        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
+        driver=driver,
+        nodes=nodes,
+        parameters=_parameters(fields, everybody, find_table),
     )
+
+
+def _parameters(
+    fields: Mapping[str, Place], executables: Sequence[tuple[str, str]], find_table: TableFinder
+) -> dict[str, Any]:
+    """Those under `parameters`, for these executables (package, name); one must know each."""
+    if "parameters" not in fields:
+        return {}
+    tables = [find_table(*each) for each in executables]
+    known = [table for table in tables if table is not None]
+    names = sorted({name for table in known for name in table})
+    given = fields["parameters"].fields(names if len(known) == len(tables) else None)
+    values = {name: at.value() for name, at in given.items()}
+    for name, at in given.items():
+        for table in known:
+            if name in table and (problem := table[name].problem(values[name])):
+                raise at.wrong(problem)
+    return values
 
 
 def _topics(place: Place) -> dict[str, str]:
@@ -275,17 +310,14 @@ def _address(place: Place) -> str:
     return place.text()
 
 
-def _driver(place: Place, find_executable: Finder) -> Driver:
+def _driver(place: Place, find_executable: Finder, find_table: TableFinder) -> Driver:
     fields = place.fields(("executable", "package", "parameters"))
     if "executable" not in fields:
         raise place.wrong("the field 'executable' is missing; e.g. sim_robot")
-    driver = Driver(
-        executable=fields["executable"].text(),
-        package=fields["package"].text() if "package" in fields else "brainos_ros",
-        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
-    )
-    _must_exist(fields["executable"], driver.package, driver.executable, find_executable)
-    return driver
+    name = fields["executable"].text()
+    package = fields["package"].text() if "package" in fields else "brainos_ros"
+    _must_exist(fields["executable"], package, name, find_executable)
+    return Driver(name, package, _parameters(fields, [(package, name)], find_table))
 
 
 def _must_exist(place: Place, package: str, name: str, find_executable: Finder) -> None:
@@ -296,12 +328,12 @@ def _must_exist(place: Place, package: str, name: str, find_executable: Finder) 
 
 
 def _nodes(
-    place: Place, find_executable: Finder, find_type: TypeFinder
+    place: Place, find_executable: Finder, find_type: TypeFinder, find_table: TableFinder
 ) -> dict[str, NodeSpec]:
     places = place.fields()
     if not places:
         raise place.wrong("there are no nodes; name at least one, e.g. `memory: {}`")
-    nodes = {role: _node(role, at, list(places), find_executable, find_type)
+    nodes = {role: _node(role, at, list(places), find_executable, find_type, find_table)
              for role, at in places.items()}
     for role, spec in nodes.items():
         if spec.standby and f"{role}_standby" in nodes:
@@ -313,16 +345,19 @@ def _nodes(
 
 
 def _node(role: str, place: Place, roles: list[str], find_executable: Finder,
-          find_type: TypeFinder) -> NodeSpec:
+          find_type: TypeFinder, find_table: TableFinder) -> NodeSpec:
     if role == "watchdog":
         raise place.wrong("the watchdog is not one of its own nodes; remove this entry")
     place.ros_name(role)
     fields = place.fields(("package", "executable", "after", "standby", "essential", "configure_s",
                            "restart", "heartbeat", "outputs", "parameters"))
-    spec = NodeSpec(
+    package = fields["package"].text() if "package" in fields else "brainos_ros"
+    name = fields["executable"].text() if "executable" in fields else role
+    _must_exist(fields.get("executable", place), package, name, find_executable)
+    return NodeSpec(
         role=role,
-        package=fields["package"].text() if "package" in fields else "brainos_ros",
-        executable=fields["executable"].text() if "executable" in fields else role,
+        package=package,
+        executable=name,
         after=tuple(item.choice(roles) for item in fields["after"].items())
         if "after" in fields else (),
         standby=fields["standby"].flag() if "standby" in fields else False,
@@ -332,10 +367,8 @@ def _node(role: str, place: Place, roles: list[str], find_executable: Finder,
         heartbeat=_beat(fields["heartbeat"]) if "heartbeat" in fields else Beat(),
         outputs=tuple(_output(item, find_type) for item in fields["outputs"].items())
         if "outputs" in fields else (),
-        parameters=fields["parameters"].mapping() if "parameters" in fields else {},
+        parameters=_parameters(fields, [(package, name)], find_table),
     )
-    _must_exist(fields.get("executable", place), spec.package, spec.executable, find_executable)
-    return spec
 
 
 def _restart(place: Place) -> Restart:

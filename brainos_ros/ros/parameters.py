@@ -18,6 +18,8 @@ from rclpy.parameter import Parameter as RclpyParameter
 from brainos_ros.errors import BrainError
 
 Value = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number with a point, as 2.0",
+          str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Parameter:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with `value` and what would be right, as a sentence; None if nothing."""
+        if type(self.default) in _KINDS and type(value) is not type(self.default):
+            return f"parameter {self.name} is {value!r}; it must be {_KINDS[type(self.default)]}"
         items = value if isinstance(value, list | tuple) or hasattr(value, "tolist") else [value]
         for item in items:
             wanted = self._wanted(item)

@@ -2,11 +2,14 @@
 
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from brainos_ros import robot_file
 from brainos_ros.cli import up
+from brainos_ros.cli.main import main
+from brainos_ros.ros import tables
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.processes import Process
 
@@ -56,3 +59,27 @@ def test_a_watchdog_that_ends_by_a_signal_without_a_name(
         capfd: pytest.CaptureFixture[str]) -> None:
     assert kept_up(LIVING + "os.kill(os.getpid(), 40)", 0.5) == 0
     assert "was killed by signal 40" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "why"), [
+    ("person_spede_mps: 2.0", "did you mean 'person_speed_mps'?"),
+    ("person_speed_mps: -5.0", "parameter person_speed_mps is -5.0; it must be at least 0 m/s"),
+    ("person_speed_mps: 5", "parameter person_speed_mps is 5; it must be a number with a point"),
+    ("person_speed_mps: null", "parameter person_speed_mps is None; it must be a number"),
+    ("person_speed_mps: {a: 1.0}", "it must be a number with a point"),
+])
+def test_a_parameter_that_no_node_would_take_is_refused(
+        given: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "robot.yaml"
+    text = robot_file.find("sim").read_text()
+    file.write_text(text.replace("parameters: {", f"parameters: {{{given}, ", 1))
+    line = text[:text.index("parameters: {")].count("\n") + 1
+    assert main(["up", str(file), "--home", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"brainos up: {file}:{line}: nodes.conscience.parameters"), said
+    assert why in said
+
+
+@pytest.mark.parametrize("name", ["sim", "sim_standby", "intel_log", "example_base"])
+def test_the_parameters_of_every_robot_that_is_shipped_are_right(name: str) -> None:
+    robot_file.load(name, find_table=tables.table)

@@ -122,6 +122,37 @@ def test_what_is_no_text_names_its_line(tmp_path: Path, bytes_: bytes, what: str
     assert str(refused.value) == f"{path}:2: {what}"
 
 
+class AtMost(int):
+    def problem(self, value: object) -> str | None:
+        return None if isinstance(value, int) and value <= self else f"it must be at most {self}"
+
+
+@pytest.mark.parametrize(("old", "new", "line", "words"), [
+    ("depth: 3", "dpeth: 3", 15, ["nodes.pfc.parameters", "'dpeth'", "did you mean 'depth'"]),
+    ("depth: 3", "depth: 9", 15, ["nodes.pfc.parameters.depth", "at most 5"]),
+    ("nodes:", "parameters: {dpeth: 3}\nnodes:", 10, ["parameters", "did you mean 'depth'"]),
+    ("nodes:", "parameters: {depth: null}\nnodes:", 10, ["parameters.depth", "at most 5"]),
+    ("nodes:", "driver: {executable: x, parameters: {depth: 9}}\nnodes:", 10,
+     ["driver.parameters.depth", "at most 5"]),
+])
+def test_parameters_are_checked_against_the_tables_of_the_nodes(
+    tmp_path: Path, old: str, new: str, line: int, words: list[str]
+) -> None:
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(BrainError) as refused:
+        robot_file.load(path, anything, find_table=lambda package, name: {"depth": AtMost(5)})
+    message = str(refused.value)
+    assert message.startswith(f"{path}:{line}:"), message
+    for word in words:
+        assert word in message
+
+
+def test_parameters_of_who_has_no_table_are_taken_as_they_are(tmp_path: Path) -> None:
+    text = GOOD.replace("nodes:", "parameters: {other: {depth: 9}}\nnodes:")
+    robot = robot_file.load(written(tmp_path, text), anything)
+    assert robot.parameters == {"other": {"depth": 9}}
+
+
 def test_nobody_need_track_people(tmp_path: Path) -> None:
     text = GOOD.replace("nodes:", "topics: {tracked_people: ''}\nnodes:")
     robot = robot_file.load(written(tmp_path, text), anything)
