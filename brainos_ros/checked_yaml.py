@@ -12,7 +12,7 @@ import yaml
 
 from brainos_ros.errors import BrainError
 
-_NAME = "[A-Za-z_][A-Za-z0-9_]*"  # as ROS allows it for nodes, and between the / of a topic
+NAME = "[A-Za-z_][A-Za-z0-9_]*"  # as ROS allows it for nodes, and between the / of a topic
 
 
 def compose(path: Path) -> "Place":
@@ -93,14 +93,14 @@ class Place:
     def ros_name(self, value: object = None) -> str:
         """A name as ROS allows it for nodes; of this value, or `value` that stands before it."""
         value = self.value() if value is None else value
-        if not isinstance(value, str) or not re.fullmatch(_NAME, value):
+        if not isinstance(value, str) or not re.fullmatch(NAME, value):
             raise self.wrong(f"{value!r} is not a name; use letters, digits and _, no digit first")
         return value
 
     def topic(self) -> str:
         """The name of a topic as ROS allows it."""
         value = self.value()
-        if not isinstance(value, str) or not re.fullmatch(f"/?{_NAME}(/{_NAME})*", value):
+        if not isinstance(value, str) or not re.fullmatch(f"/?{NAME}(/{NAME})*", value):
             raise self.wrong(f"{value!r} is not a topic; write e.g. cmd_vel or /base/cmd_vel")
         return value
 

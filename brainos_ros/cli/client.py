@@ -9,6 +9,7 @@ from typing import Any
 import rclpy
 from rclpy.node import Node
 
+from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import discovery
 from brainos_ros.ros.executor import Outgoing, await_server
@@ -16,8 +17,9 @@ from brainos_ros.ros.executor import Outgoing, await_server
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every such verb."""
-    parser.add_argument("--namespace", default="", help="namespace of the robot's brain")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS",
+    parser.add_argument("--namespace", type=options.namespace, default="",
+                        help="namespace of the robot's brain")
+    parser.add_argument("--timeout", type=options.seconds, default=5.0, metavar="SECONDS",
                         help="how long to wait for the brain (default: 5)")
 
 

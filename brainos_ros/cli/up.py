@@ -24,6 +24,7 @@ from typing import IO
 import yaml
 
 from brainos_ros import robot_file
+from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_file import Beat
 from brainos_ros.ros import discovery
@@ -34,6 +35,7 @@ BEAT = Beat(period_s=0.13, misses=3, grace_s=15.0)  # of WATCHDOG=1
 STOP_S = 25.0  # for the watchdog to take the nodes down
 AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0
+TRIES = 3  # of a watchdog that never said anything
 REFUSED = 2  # exit code of a watchdog that was given a wrong parameter
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
@@ -42,7 +44,8 @@ _UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("robot", help="a name in config/robots, or the path of a robot file")
     parser.add_argument("--home", type=Path, help="state directory (default: ~/.ros/brainos/ROBOT)")
-    parser.add_argument("--namespace", default="", help="put every node under this namespace")
+    parser.add_argument("--namespace", type=options.namespace, default="",
+                        help="put every node under this namespace")
     parser.add_argument("--composed", action="store_true",
                         help="all nodes but the watchdog in one process")
     parser.add_argument("--no-driver", action="store_true",
@@ -51,11 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="start the nodes, but leave them unconfigured")
     parser.add_argument("--params-file", type=Path, action="append", default=[],
                         help="ROS parameters that override the robot file's")
-    parser.add_argument("--driver-parameter", metavar="NAME:=VALUE", action="append", default=[])
-    parser.add_argument("--remap", metavar="FROM:=TO", action="append", default=[])
+    parser.add_argument("--driver-parameter", type=options.parameter, metavar="NAME:=VALUE",
+                        action="append", default=[])
+    parser.add_argument("--remap", type=options.remap, metavar="FROM:=TO", action="append",
+                        default=[])
     parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock")
-    parser.add_argument("--log-level", default="", help="debug, info, warn or error")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop by itself then")
+    parser.add_argument("--log-level", type=options.log_level,
+                        help="debug, info, warn or error")
+    parser.add_argument("--duration", type=options.seconds, metavar="SECONDS",
+                        help="stop by itself then")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -193,7 +200,7 @@ class Upkeep:
         self._socket.bind(f"\0brainos-up-{os.getpid()}")
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = False
-        self._ready = False
+        self._ready = self._heard = self._failed = False
         self._pid = 0
         self._began = time.monotonic()
 
@@ -202,13 +209,13 @@ class Upkeep:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask_to_stop)
         until = self._began + duration_s if duration_s else float("inf")
-        lived = LIVED_S
+        lived, tries = LIVED_S, 0
         while True:
             self._read()  # what the last one said is no sign of life of the next
             if lived < LIVED_S:
                 self._wait([], time.monotonic() + AGAIN_S)
             if self._stop or time.monotonic() >= until:
-                return 0
+                return int(self._failed)
             started = time.monotonic()
             watchdog = _start(self._command, {
                 "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",
@@ -216,10 +223,14 @@ class Upkeep:
             self._pid = watchdog.pid
             how = self._watch(watchdog, until)
             if how is None:
-                return _end(watchdog, STOP_S) and 1
+                return int(bool(_end(watchdog, STOP_S)) or self._failed)
             lived = time.monotonic() - started
             if watchdog.returncode == REFUSED and not self._ready:
                 return REFUSED
+            tries += 1
+            if tries >= TRIES and not self._heard:
+                self._say(f"the watchdog {how}, as each of {TRIES} times; its output says why")
+                return max(watchdog.returncode, 1)
             self._say(f"the watchdog {how}; starting it again, the nodes keep running")
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -279,6 +290,7 @@ class Upkeep:
                 continue
             lines = said.decode(errors="replace").splitlines()
             alive = alive or "WATCHDOG=1" in lines
+            self._heard = True
             if "STOPPING=1" in lines:
                 self._say("the watchdog was told to stop, and so is the brain")
                 self._stop = True
@@ -289,9 +301,14 @@ class Upkeep:
                 self._say(f"is up after {took:.1f} s; stop it with Ctrl-C")
 
     def _check_driver(self) -> None:
-        if self._driver and self._driver.poll() is not None:
-            self._say(f"the driver ended with code {self._driver.returncode}")
-            self._driver = None
+        """Tell of a driver that ended; without one that failed there is nothing to bring up."""
+        code = self._driver.poll() if self._driver else None
+        if code is None:
+            return
+        self._driver, self._failed = None, code != 0
+        self._stop = self._stop or (self._failed and not self._ready)
+        self._say(f"the driver ended with code {code}" + (
+            "; its output says why, the brain ends with it" if self._stop else ""))
 
     def _say(self, text: str) -> None:
         print(f"[brainos] {self._robot.name}: {text}", flush=True)

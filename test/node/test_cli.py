@@ -13,6 +13,7 @@ from brainos_msgs import msg, srv
 from conscience_world import FAST_BASE, World, provisioned
 
 from brainos_ros.cli import halt
+from brainos_ros.cli.main import main
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
@@ -114,3 +115,15 @@ def test_without_a_brain_every_verb_says_so() -> None:
     for verb, process in asked.items():
         said = process.communicate()[1]
         assert (process.returncode, "nobody offers /nobody/" in said) == (2, True), (verb, said)
+
+
+@pytest.mark.parametrize("verb", [
+    ("halt",), ("status",), ("approvals", "list"), ("restart", "pfc"), ("failover", "pfc")])
+@pytest.mark.parametrize(("option", "value"), [
+    ("--timeout", "-1"), ("--timeout", "nan"), ("--timeout", "inf"), ("--namespace", "a b")])
+def test_an_option_that_cannot_be_right_is_refused(
+        verb: tuple[str, ...], option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main([*verb, option, value])
+    assert refused.value.code == 2
+    assert f"argument {option}: {value!r} is no " in capsys.readouterr().err

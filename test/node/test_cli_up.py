@@ -1,7 +1,10 @@
 """`brainos up`, with processes that stand in for the watchdog and the driver."""
 
+import argparse
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,11 +25,12 @@ say(b"STATUS=ONLINE: all roles work\\nWATCHDOG=1")
 """
 
 
-def kept_up(lines: str, duration_s: float | None = None) -> int:
-    """The exit code of an upkeep whose watchdog is a Python program of these lines."""
+def kept_up(lines: str, duration_s: float | None = None, driver: str = "") -> int:
+    """The exit code of an upkeep whose watchdog and driver are Python programs of these lines."""
     robot = robot_file.load("sim", lambda package, name: ["true"])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    upkeep = up.Upkeep(robot, [sys.executable, "-c", lines], None)
+    upkeep = up.Upkeep(robot, [sys.executable, "-c", lines],
+                       subprocess.Popen([sys.executable, "-c", driver]) if driver else None)
     try:
         return upkeep.run(duration_s)
     finally:
@@ -83,3 +87,51 @@ def test_a_parameter_that_no_node_would_take_is_refused(
 @pytest.mark.parametrize("name", ["sim", "sim_standby", "intel_log", "example_base"])
 def test_the_parameters_of_every_robot_that_is_shipped_are_right(name: str) -> None:
     robot_file.load(name, find_table=tables.table)
+
+
+@pytest.mark.parametrize(("given", "why"), [
+    (("--log-level", "loud"), "argument --log-level: 'loud' is no log level; give debug, info"),
+    (("--namespace", "9bad/x"), "argument --namespace: '9bad/x' is no namespace; give e.g. r1"),
+    (("--remap", "junk"), "argument --remap: 'junk' is no remap rule; give FROM:=TO"),
+    (("--duration", "-1"), "argument --duration: '-1' is no span of time; give seconds above 0"),
+    (("--driver-parameter", "foo"), "argument --driver-parameter: 'foo' is no parameter; give N"),
+])
+def test_an_option_that_cannot_be_right_is_refused(
+        given: tuple[str, str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["up", "sim", *given])
+    assert refused.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [
+    ("--log-level", "INFO"), ("--log-level", "pfc:=debug"), ("--namespace", ""),
+    ("--namespace", "/fleet/r1/"), ("--remap", "scan:=/front/scan"), ("--remap", "pfc:a:=~/b"),
+    ("--remap", "__node:=x"), ("--driver-parameter", "seed:=5"), ("--duration", "0.5"),
+    ("--driver-parameter", "sim_robot:people_file:=/a b.txt"),
+])
+def test_an_option_that_is_right_is_taken(given: tuple[str, str]) -> None:
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    parser.parse_args(["sim", *given])
+
+
+def test_a_watchdog_that_never_speaks_is_not_tried_for_ever(
+        capfd: pytest.CaptureFixture[str]) -> None:
+    assert kept_up("raise SystemExit(7)", 60.0) == 7
+    said = capfd.readouterr().out
+    assert said.count("starting it again") == 2
+    assert "as each of 3 times" in said
+
+
+@pytest.mark.parametrize(("lines", "ends"), [("time.sleep(60)", True), (LIVING + "go_on()", False)])
+def test_a_driver_that_fails_is_told(
+        lines: str, ends: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    going_on = "def go_on():\n while True: say(b'WATCHDOG=1'); time.sleep(0.05)\n"
+    driver = "import time; time.sleep(1); raise SystemExit(5)"
+    began = time.monotonic()
+    assert kept_up("import time\n" + going_on + lines, 8.0, driver) == 1
+    assert (time.monotonic() - began < 6.0) is ends
+    said = capfd.readouterr().out
+    assert "the driver ended with code 5" in said
+    assert ("the brain ends with it" in said) is ends
