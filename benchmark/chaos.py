@@ -105,15 +105,10 @@ class Answers:
 
     def lost(self, home: Path) -> dict[str, list[str]]:
         """Kind -> the ids that were answered and are not on record."""
-        from brainos_ros.ledger.layout import Layout
-        from brainos_ros.ledger.log import frames_from, to_record
+        from brainos_ros.memory.audit import not_on_record
 
-        lost = {}
-        for kind, (role, key) in KEPT.items():
-            records = map(to_record, frames_from(Layout(home / "ledger" / role), 0))
-            kept = {json.loads(record.payload)[key] for record in records if record.kind == kind}
-            lost[kind] = sorted(self.ids[kind] - kept)
-        return lost
+        return {kind: not_on_record(home / "ledger", role, kind, key, self.ids[kind])
+                for kind, (role, key) in KEPT.items()}
 
 
 class Run:

@@ -42,6 +42,12 @@ PROBES: dict[str, tuple[Any, str]] = {
     "world_model": (srv.GetSnapshot, "world_model/get_snapshot"),
     "genome_sync": (srv.GetGenomeStatus, "genome_sync/get_status"),
 }
+#: What is answered, and the stream, kind of record and field that must have its id.
+KEPT = {
+    "decisions": ("pfc", "decision", "decision_id"),
+    "outcomes": ("pfc", "outcome", "episode_id"),
+    "evaluations": ("conscience", "evaluation", "evaluation_id"),
+}
 FREE, SLOWED, STOPPED = "free", "slowed", "stopped"
 LONGEST_DELIVERY_S = 120.0
 
@@ -87,6 +93,12 @@ class Facts:
     pids: dict[str, int] = field(default_factory=dict)
     beat_at: dict[str, float] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
+    answered: dict[str, set[str]] = field(default_factory=lambda: {what: set() for what in KEPT})
+
+    def keep(self, what: str, given: str) -> None:
+        """Note an id that was answered or heard; empty where there was nothing to name."""
+        if given:
+            self.answered[what].add(given)
 
 
 class Work:
@@ -128,6 +140,8 @@ class Work:
 
     def _decided(self, decision: Decision) -> None:
         facts = self.facts
+        facts.keep("decisions", decision.decision_id)
+        facts.keep("evaluations", decision.evaluation_id)
         if decision.objective != OBJECTIVE:
             return
         facts.decisions += 1
@@ -135,7 +149,9 @@ class Work:
         facts.last_decision = decision.reasoning
 
     def _evaluated(self, evaluation: SafetyEvaluation) -> None:
-        if not evaluation.approved:
+        if evaluation.approved:  # of refusals of a kind only the first in a second is on record
+            self.facts.keep("evaluations", evaluation.evaluation_id)
+        else:
             self.facts.vetoes += 1
             self.facts.last_veto = f"{evaluation.action}: {evaluation.reason}"
 
@@ -262,6 +278,8 @@ class Work:
             facts.interrupted += not self._over.is_set()
             return None
         outcome: Pursue.Result = result.result
+        facts.keep("decisions", outcome.decision.decision_id)
+        facts.keep("outcomes", outcome.episode_id)
         return outcome
 
     def _done(self, begin: Callable[[], Any], timeout_s: float, pid: int | None) -> Any:

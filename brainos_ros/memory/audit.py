@@ -1,12 +1,15 @@
 """Questions to the ledger of the whole brain: every role's stream under one directory."""
 
+import json
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Report, auditing, verify
-from brainos_ros.ledger.layout import streams
+from brainos_ros.ledger.layout import Layout, streams
+from brainos_ros.ledger.log import frames_from, to_record
 
 
 @dataclass(slots=True)
@@ -50,3 +53,14 @@ def statistics(root: Path) -> Statistics:
         result.latest_ns = max(result.latest_ns, found.latest_ns)
         result.size_bytes += found.log_bytes
     return result
+
+
+def not_on_record(root: Path, name: str, kind: str, key: str, ids: Set[str]) -> list[str]:
+    """Those of `ids` that no record of this kind in a stream carries under `key`.
+
+    Raises BrainError (NOT_FOUND) where there is no such stream.
+    """
+    records = map(to_record, frames_from(Layout(find_stream(root, name)), 0))
+    kept = {json.loads(each.payload)[key]
+            for each in records if each.kind == kind and not each.erased}
+    return sorted(ids - kept)

@@ -29,7 +29,9 @@ def test_a_demo_ends_with_a_report_that_agrees_with_itself(tmp_path: Path) -> No
     assert report["records_written"] == sum(
         stream["records"] for stream in report["streams"].values())
     assert all(stream["verified"] for stream in report["streams"].values())
-    assert report["decisions"] > 0
+    assert report["answered"]["decisions"] >= report["decisions"] > 0
+    assert report["answered"]["evaluations"] > 0
+    assert not any(report["not_on_record"].values())
     assert 0 < report["decide_ms"]["p50"] <= report["decide_ms"]["p95"]
     assert report["vetoes"] >= 0 and report["slow_downs"] >= 0 and report["stops"] >= 0
     assert 0 <= report["deliveries"] <= report["decisions"]
