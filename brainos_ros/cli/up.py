@@ -67,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     robot = robot_file.load(args.robot)
-    _check_parameters(robot)
     home = (args.home or robot.home()).expanduser().resolve()
     for path in args.params_file:
         if not path.is_file():
@@ -83,14 +82,6 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if driver:
                 _end(driver, 3.0)
-
-
-def _check_parameters(robot: robot_file.Robot) -> None:
-    """Check them in a process that ends: the rooms describe them, which this one does without."""
-    check = [sys.executable, "-m", "brainos_ros.ros.tables", str(robot.path)]
-    done = subprocess.run(check, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise BrainError(done.stderr.strip())
 
 
 def _claim(home: Path) -> IO[str]:

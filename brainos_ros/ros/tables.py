@@ -1,13 +1,14 @@
 """The parameters of this package's executables, for who checks a robot file.
 
-They are described in the rooms. Whoever needs nothing else of the rooms has this module do the
-check in a process of its own: `python -m brainos_ros.ros.tables FILE`.
+They are described in the rooms; `python -m brainos_ros.ros.tables FILE` checks a robot file.
 """
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError
@@ -34,6 +35,17 @@ def table(package: str, executable: str) -> Mapping[str, Parameter] | None:
         node = next(each for each in vars(door).values() if getattr(each, "role", "") == executable)
         described = (*COMMON, *node.parameters)
     return {parameter.name: parameter for parameter in (*ROS_OWN, *described)}
+
+
+def check(path: Path) -> None:
+    """Check a robot file in a process that ends: this one need not import the rooms.
+
+    Raises `BrainError` with the line in the file.
+    """
+    command = [sys.executable, "-m", "brainos_ros.ros.tables", str(path)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BrainError(done.stderr.strip())
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from rclpy.client import Client
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError
 from brainos_ros.offline.reach import Reach
-from brainos_ros.ros import qos
+from brainos_ros.ros import qos, tables
 from brainos_ros.ros.conversions import message_type
 from brainos_ros.ros.ears import Ears
 from brainos_ros.ros.lifecycle import BrainNode
@@ -29,6 +29,7 @@ from brainos_ros.watchdog.journal import Journal
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
 from brainos_ros.watchdog.notify import Notifier
+from brainos_ros.watchdog.processes import PIDS, PidFile
 from brainos_ros.watchdog.sentences import sentence
 
 BEAT_S = 0.065
@@ -52,6 +53,8 @@ class WatchdogNode(BrainNode):
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__(**node_arguments)
         self._robot = robot_file.load(self.settings["robot_file"], find_type=message_type)
+        if not PidFile(self.home / PIDS).any_living():  # the next watchdog of a brain has no time
+            tables.check(self._robot.path)
         self._notifier = Notifier()
         self._running = ExitStack()
         self._pids: set[int] = set()  # that were heard, of supervised processes or not

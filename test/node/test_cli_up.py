@@ -12,6 +12,7 @@ import pytest
 from brainos_ros import robot_file
 from brainos_ros.cli import up
 from brainos_ros.cli.main import main
+from brainos_ros.errors import BrainError
 from brainos_ros.ros import tables
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.processes import Process
@@ -73,15 +74,27 @@ def test_a_watchdog_that_ends_by_a_signal_without_a_name(
     ("person_speed_mps: {a: 1.0}", "it must be a number with a point"),
 ])
 def test_a_parameter_that_no_node_would_take_is_refused(
-        given: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        given: str, why: str, tmp_path: Path) -> None:
     file = tmp_path / "robot.yaml"
     text = robot_file.find("sim").read_text()
     file.write_text(text.replace("parameters: {", f"parameters: {{{given}, ", 1))
     line = text[:text.index("parameters: {")].count("\n") + 1
-    assert main(["up", str(file), "--home", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"brainos up: {file}:{line}: nodes.conscience.parameters"), said
-    assert why in said
+    with pytest.raises(BrainError) as refused:
+        tables.check(file)
+    assert str(refused.value).startswith(f"{file}:{line}: nodes.conscience.parameters")
+    assert why in str(refused.value)
+
+
+def test_a_brain_with_a_wrong_parameter_does_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(robot_file.find("sim").read_text().replace("scan_period_s", "scan_priod_s"))
+    done = subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", "up", str(file), "--no-driver",
+         "--home", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"error: {file}:" in done.stderr
+    assert "did you mean 'scan_period_s'?" in done.stderr
+    assert "started" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["sim", "sim_standby", "intel_log", "example_base"])
