@@ -55,7 +55,7 @@ class Keeper:
     ) -> None:
         self._commands, self._ports, self._namespace = commands, ports, namespace
         self._processes: dict[str, processes.Process] = {}
-        self._pid_file = processes.PidFile(home / processes.PIDS)
+        self._pid_file = processes.PidFile(home / "watchdog" / "processes.json")
         self._poll = select.poll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wakeup, select.POLLIN)

@@ -15,13 +15,14 @@ from rclpy.client import Client
 from brainos_ros import robot_file
 from brainos_ros.errors import BrainError
 from brainos_ros.offline.reach import Reach
-from brainos_ros.ros import qos, tables
+from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import message_type
 from brainos_ros.ros.ears import Ears
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
 from brainos_ros.ros.pulse import Beat, Pulses, claim
+from brainos_ros.ros.tables import table
 from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.desk.node import Desk
 from brainos_ros.watchdog.finite import not_finite
@@ -29,7 +30,6 @@ from brainos_ros.watchdog.journal import Journal
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
 from brainos_ros.watchdog.notify import Notifier
-from brainos_ros.watchdog.processes import PIDS, PidFile
 from brainos_ros.watchdog.sentences import sentence
 
 BEAT_S = 0.065
@@ -52,9 +52,8 @@ class WatchdogNode(BrainNode):
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__(**node_arguments)
-        self._robot = robot_file.load(self.settings["robot_file"], find_type=message_type)
-        if not PidFile(self.home / PIDS).any_living():  # the next watchdog of a brain has no time
-            tables.check(self._robot.path)
+        self._robot = robot_file.load(
+            self.settings["robot_file"], find_type=message_type, find_table=table)
         self._notifier = Notifier()
         self._running = ExitStack()
         self._pids: set[int] = set()  # that were heard, of supervised processes or not

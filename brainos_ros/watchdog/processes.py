@@ -17,7 +17,6 @@ from pathlib import Path
 from brainos_ros.watchdog.detect import Usage
 
 PARAMETERS = "watchdog/parameters.yaml"
-PIDS = "watchdog/processes.json"
 LITTLE = 64 << 20  # a node that fails with fewer bytes free may have failed for that
 ROOM = 16 << 20  # a node can begin its ledger and its stores with so many
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -226,13 +225,6 @@ class PidFile:
             return left
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Found()
-
-    def any_living(self) -> bool:
-        """Whether something of it still lives."""
-        living = self.read().living.values()
-        for process in living:
-            os.close(process.pidfd)
-        return bool(living)
 
 
 def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str, domain: str

@@ -80,7 +80,7 @@ def test_a_parameter_that_no_node_would_take_is_refused(
     file.write_text(text.replace("parameters: {", f"parameters: {{{given}, ", 1))
     line = text[:text.index("parameters: {")].count("\n") + 1
     with pytest.raises(BrainError) as refused:
-        tables.check(file)
+        robot_file.load(file, find_table=tables.table)
     assert str(refused.value).startswith(f"{file}:{line}: nodes.conscience.parameters")
     assert why in str(refused.value)
 

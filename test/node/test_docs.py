@@ -3,9 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "parameters.py"
+WRITTEN = runpy.run_path(str(SCRIPT))["WRITTEN"]
 
 
-def test_the_parameter_reference_is_up_to_date() -> None:
-    made = runpy.run_path(str(SCRIPT))
-    assert made["TARGET"].read_text() == made["content"](), "run `python scripts/parameters.py`"
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_what_is_written_of_the_parameters_is_up_to_date(path: Path) -> None:
+    assert path.read_text() == WRITTEN[path](), "run `python scripts/parameters.py`"
