@@ -1,7 +1,7 @@
 """The parameters of this package's executables, for who checks a robot file.
 
-The nodes describe them. `config/parameters.json` is what `scripts/parameters.py` wrote down: to check
-a file, nobody has to import the rooms, which takes a second.
+The nodes describe them. `scripts/parameters.py` wrote that down in `config/parameters.json`: to
+check a file, nobody has to import the rooms, which takes a second.
 """
 
 import json
