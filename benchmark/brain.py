@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from brainos_ros.watchdog.processes import PidFile
+
 ROOT = Path(__file__).resolve().parents[1]
 DOMAIN = os.environ.setdefault("ROS_DOMAIN_ID", "47")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -47,13 +49,16 @@ class Brain:
                     if "brainos_ros.watchdog.node" in Path(f"/proc/{pid}/cmdline").read_text())
 
     def stop(self) -> None:
+        """End everything: nodes outlive a `brainos up` that did not end in order."""
         self.up.send_signal(signal.SIGTERM)
         try:
             self.up.wait(40)
         except subprocess.TimeoutExpired:
-            for pid in [*self.pids().values(), self.watchdog(), self.up.pid]:
-                os.kill(pid, signal.SIGKILL)
+            os.kill(self.watchdog(), signal.SIGKILL)
+            self.up.kill()
             self.up.wait()
+        for process in PidFile(self.home / "watchdog/processes.json").read().living.values():
+            process.signal(signal.SIGKILL)
 
 
 def cpu_s(pid: int) -> float:
