@@ -301,6 +301,7 @@ class Bench:
             while not stop.wait(0.065):
                 for _ in heard.take():
                     pass
+            heard.close()
 
         threading.Thread(target=hear, daemon=True).start()
         eight = (*ROLES, *ROLES[:3])
@@ -318,14 +319,14 @@ class Bench:
             everybody = {pid for group in pids.values() for pid in group}
             trials.wait_until(
                 lambda: everybody <= {pid for _, pid in list(self.observer.beats)}, 60.0)
-            self.observer.close_ears()
-            time.sleep(5.0)
-            before = {period: sum(map(cpu_s, group)) for period, group in pids.items()}
-            began = time.monotonic()
-            time.sleep(20.0)
-            took = time.monotonic() - began
-            loads = {period: (sum(map(cpu_s, group)) - before[period]) / took * 100
-                     for period, group in pids.items()}
+            with self.observer.deaf():
+                time.sleep(5.0)
+                before = {period: sum(map(cpu_s, group)) for period, group in pids.items()}
+                began = time.monotonic()
+                time.sleep(20.0)
+                took = time.monotonic() - began
+                loads = {period: (sum(map(cpu_s, group)) - before[period]) / took * 100
+                         for period, group in pids.items()}
         finally:
             stop.set()
             for group in groups.values():

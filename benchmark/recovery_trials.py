@@ -72,9 +72,10 @@ class Observer:
         self.commands: list[tuple[float, float]] = []  # time, |command|
         self.states: list[tuple[float, SafetyState]] = []
         self.level = ServiceLevel()
-        self._hearing = [
+        self._listen = lambda: [
             self.node.create_subscription(Heartbeat, topic, self._hear, qos.HEARTBEATS)
             for topic in ("heartbeats", "watchdog/heartbeat")]
+        self._hearing = self._listen()
         self.node.create_subscription(Twist, "cmd_vel", self._command, qos.COMMAND)
         self.node.create_subscription(
             SafetyState, "conscience/safety_state",
@@ -94,10 +95,13 @@ class Observer:
         self._stop.set()
         self._thread.join()
 
-    def close_ears(self) -> None:
-        """Hear no more heartbeats: nodes publish them only where somebody listens."""
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Hear no heartbeats: nodes publish them only where somebody listens."""
         while self._hearing:
             self.node.destroy_subscription(self._hearing.pop())
+        yield
+        self._hearing = self._listen()
 
     def acts(self) -> list[acting.Act]:
         return acting.read(self._acts)

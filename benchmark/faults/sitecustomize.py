@@ -55,17 +55,20 @@ def _write_down_first_acts(path: str) -> None:
 
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     known: set[tuple[str, str]] = set()
-    beat, answering, enter = BrainNode.beat, BrainNode.answering, BrainNode._enter
+    answering, enter = BrainNode.answering, BrainNode._enter
 
     def note(role: str, what: str) -> None:
         if (role, what) not in known:
             known.add((role, what))
             os.write(file, f"{time.monotonic()!r} {role} {os.getpid()} {what}\n".encode())
 
-    def noted_beat(self: BrainNode) -> None:
-        if self.is_active:
-            note(self.role, "beat")
-        beat(self)
+    def noted_beat(beat: Any) -> Any:
+        def noted(self: BrainNode) -> None:
+            if self.is_active:
+                note(self.role, "beat")
+            beat(self)
+
+        return noted
 
     def noted_answering(self: BrainNode, *given: Any) -> Any:
         answer = answering(self, *given)
@@ -95,7 +98,10 @@ def _write_down_first_acts(path: str) -> None:
 
         outlet.__dict__["send_command"] = send and noted
 
-    BrainNode.beat, BrainNode._enter = noted_beat, entering  # type: ignore
+    BrainNode.beat = noted_beat(BrainNode.beat)  # type: ignore[method-assign]
+    BrainNode._publish_heartbeat = noted_beat(  # type: ignore[method-assign]
+        BrainNode._publish_heartbeat)  # of the watchdog, which beats by message
+    BrainNode._enter = entering  # type: ignore[method-assign]
     BrainNode.answering = noted_answering  # type: ignore[method-assign]
     Outlet.publish = property(lambda self: self.__dict__["send_command"], publish)  # type: ignore
 
