@@ -24,17 +24,13 @@ RIGHT: dict[str, Any] = {
     ({"streams": {"pfc": {"verified": False}}}, ["stream pfc does not verify"]),
     ({"answered": {"decisions": 0}}, ["nothing was decided"]),
     ({"contacts_while_moving": 2}, ["2 contacts while the robot moved"]),
-    ({"deliveries": 0}, ["nothing was delivered in 120 s"]),
+    ({"deliveries": 0}, []),
     ({"recoveries": []}, ["no node was killed"]),
     ({"recoveries": [{"node": "pfc", "fault": "SIGKILL", "answering_ms": None}]},
      ["pfc did not answer again after SIGKILL"]),
 ])
 def test_what_speaks_against_a_run_is_said(changed: dict[str, Any], said: list[str]) -> None:
-    assert demo._problems({**RIGHT, **changed}, 120.0) == said
-
-
-def test_a_short_run_need_not_deliver() -> None:
-    assert demo._problems({**RIGHT, "deliveries": 0}, 20.0) == []
+    assert demo._problems({**RIGHT, **changed}) == said
 
 
 def test_what_was_heard_is_looked_up_in_the_ledgers(tmp_path: Path) -> None:
