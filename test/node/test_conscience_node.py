@@ -11,6 +11,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 from brainos_msgs import msg, srv  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 from brainos_ros.conscience import adopted  # noqa: E402
 from brainos_ros.conscience.credentials import (  # noqa: E402
@@ -152,10 +153,8 @@ def test_halt_latches_until_an_operator_resets(graph: Any, keys: Path, world: Wo
     assert refused.error_code == ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED
     assert "somebody asks to move on /cmd_vel_raw: cancel" in refused.message
     world.request = (0.0, 0.0)
-    world.commands.messages.clear()
-    world.commands.wait_for()
     states.messages.clear()
-    assert reset(token).success
+    wait_for(lambda: reset(token).success, lambda: reset(token).message)
     states.wait_for(lambda state: state.state == STATES.RUNNING)
     assert (graph.home / "conscience" / "armed").exists()
     graph.call(srv.Halt, "conscience/halt")

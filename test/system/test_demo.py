@@ -21,7 +21,8 @@ def test_a_demo_that_is_ended_takes_everything_with_it(
     with said.open("wb") as file:
         demo = subprocess.Popen(
             [sys.executable, "-m", "brainos_ros.cli.main", "demo", "--home", str(home)],
-            cwd=ROOT, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+            cwd=ROOT, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup(1) ignores it
     try:
         wait_for(lambda: when in said.read_text() and len(pids_of(home)) > 3,
                  said.read_text, LIMIT_S)
