@@ -463,6 +463,7 @@ def test_an_index_that_cannot_be_kept_or_removed_does_not_end_the_syncing(
     with Stream.open(tmp_path, "memory", window_s=0.001) as stream:
         stream.put("a", b"1")
         stream.live()
+        wait_for(lambda: not stream._paths._changed)
         with monkeypatch.context() as broken:
             broken.setattr(stream._paths._paths, "commit", failing(sqlite3.OperationalError("io")))
             broken.setattr(disk, "unlink", failing(OSError(errno.EIO, "io")))
