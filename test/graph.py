@@ -11,9 +11,10 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from waiting import DEADLINE_S  # noqa: E402
+from waiting import DEADLINE_S, wait_for  # noqa: E402
 
 from brainos_ros.ros import discovery, qos  # noqa: E402
 from brainos_ros.ros.executor import Outgoing, make_executor, spin, wake  # noqa: E402
@@ -121,16 +122,22 @@ class Graph:
         stop.set()
         wake(executor)
         thread.join()
-        if isinstance(node, BrainNode):
-            node.end()
-        else:
-            node.destroy_node()
+        if node is self.tester:
+            for client in [each for each in node.waitables if isinstance(each, ActionClient)]:
+                client.destroy()
+        getattr(node, "end", node.destroy_node)()
         executor.shutdown()
 
     def close(self) -> None:
         self.outgoing.close()
         for entry in reversed(self._running):
             self._end(*entry)
+
+
+def participants() -> list[str]:
+    """Threads of DDS participants in this process (Fast DDS)."""
+    names = [each.read_text().strip() for each in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if name.startswith("dds.")]
 
 
 @pytest.fixture
@@ -141,3 +148,4 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
     yield made
     made.close()
     rclpy.try_shutdown()
+    wait_for(lambda: not participants(), lambda: "a node is left for the next test's graph to show")

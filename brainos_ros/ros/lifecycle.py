@@ -16,27 +16,23 @@ opposite transition destroys. Every callback is guarded: an exception becomes a 
 line with its traceback, never the end of the process.
 """
 
-import math
 import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, ClassVar
 
 from brainos_msgs.msg import Heartbeat
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.timer import Timer
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import refuse
 from brainos_ros.ros.executor import Outgoing
+from brainos_ros.ros.guarded import GuardedNode
 from brainos_ros.ros.parameters import Parameter, Parameters
 from brainos_ros.ros.pulse import Pulse
 
@@ -49,11 +45,9 @@ COMMON = (
 )
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 DIAGNOSTICS_PERIOD_S = 1.0
-LONGEST_SENTENCE = 400
-SPURIOUS = 0.25  # periods since the last call: a timer that comes sooner is not due
 
 
-class BrainNode(LifecycleNode):
+class BrainNode(GuardedNode):
     """Base of the six nodes. Raises `BrainError` at construction for a refused parameter."""
 
     role: ClassVar[str]
@@ -64,18 +58,17 @@ class BrainNode(LifecycleNode):
     """Whether a ledger that cannot be opened refuses activation."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        self._scope: list[Callable[[], None]] | None = None
         self._configured: list[Callable[[], None]] = []
         self._activated: list[Callable[[], None]] = []
         self._ledger: Stream | None = None
         self._outgoing: Outgoing | None = None
         self._beat = Heartbeat(role=self.role, pid=os.getpid())
-        self._failures = 0
         super().__init__(self.role, **node_arguments)
-        change_state = self._service_change_state
-        change_state.callback = self._refusing_wrong_transitions(change_state.callback)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.settings = Parameters(self, (*COMMON, *self.parameters), self._is_unconfigured)
+        try:
+            self.settings = Parameters(self, (*COMMON, *self.parameters), self._is_unconfigured)
+        except BrainError:
+            self.destroy_node()
+            raise
         self._beat.node = self.get_fully_qualified_name()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.every(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
@@ -172,27 +165,6 @@ class BrainNode(LifecycleNode):
 
         return answer
 
-    def every(self, period_s: float, work: Callable[[], None]) -> Timer:
-        """Call `work` every `period_s` seconds on the steady clock.
-
-        After a long callback the events executor calls a timer once for each time that a timer was
-        added meanwhile, and rcl puts its next call off by a period for each. Such a call is left
-        out and the timer set anew; else an activation would cost up to half a second of heartbeats.
-        """
-        called = -math.inf
-
-        def call() -> None:
-            nonlocal called
-            now = time.monotonic()
-            if now - called < SPURIOUS * period_s:
-                timer.reset()
-                return
-            called = now
-            work()
-
-        timer = self.create_timer(period_s, call, clock=self._steady)
-        return timer
-
     def record(self, kind: str, body: Mapping[str, Any], *, durable: bool = False) -> int:
         """Append an event to this node's ledger stream; returns its sequence number.
 
@@ -212,91 +184,7 @@ class BrainNode(LifecycleNode):
         """This node's ledger stream, open from activation or first use to deactivation."""
         return self._stream()
 
-    @property
-    def last_failure(self) -> str:
-        """What went wrong last, one sentence; empty if nothing did. The heartbeat carries it."""
-        return str(self._beat.last_failure)
-
-    def _keep_failure(self, sentence: str) -> None:
-        self._beat.last_failure = sentence[:LONGEST_SENTENCE].encode(errors="replace").decode()
-
-    def note_failure(self, sentence: str) -> None:
-        """Log the exception being handled with its traceback and show it in the diagnostics."""
-        self._failures += 1
-        self._keep_failure(sentence)
-        self.get_logger().error(f"{sentence}\n{traceback.format_exc()}", throttle_duration_sec=0.1)
-
-    # ---------------------------------------------------------------- guarded creation
-
-    def create_service(self, srv_type: Any, srv_name: str, callback: Any, **kwargs: Any) -> Any:
-        guarded = self._guarded(callback, srv_name)
-        service = super().create_service(srv_type, srv_name, guarded, **kwargs)
-        return self._owned(service, self.destroy_service)
-
-    def create_subscription(
-        self, msg_type: Any, topic: str, callback: Any, qos_profile: Any, **kwargs: Any
-    ) -> Any:
-        guarded = self._guarded(callback, topic)
-        made = super().create_subscription(msg_type, topic, guarded, qos_profile, **kwargs)
-        return self._owned(made, self.destroy_subscription)
-
-    def create_timer(
-        self, timer_period_sec: float, callback: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        guarded = self._guarded(callback, "a timer")
-        made = super().create_timer(timer_period_sec, guarded, *args, **kwargs)
-        return self._owned(made, self.destroy_timer)
-
-    def create_publisher(self, *args: Any, **kwargs: Any) -> Any:
-        return self._owned(super().create_publisher(*args, **kwargs), self.destroy_publisher)
-
-    def create_client(self, *args: Any, **kwargs: Any) -> Any:
-        return self._owned(super().create_client(*args, **kwargs), self.destroy_client)
-
-    def own(self, thing: Any) -> Any:
-        """Let the opposite transition destroy `thing` (an action server or client)."""
-        return self._owned(thing, lambda made: made.destroy())
-
-    def _owned(self, thing: Any, destroy: Callable[[Any], object]) -> Any:
-        if self._scope is not None:
-            self._scope.append(lambda: destroy(thing))
-        return thing
-
-    def _guarded(self, callback: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def guarded(*args: Any) -> Any:
-            try:
-                return callback(*args)
-            except Exception as error:
-                self.note_failure(f"the callback of {name} failed: {error!r}")
-                return args[1] if len(args) == 2 else None
-
-        async def guarded_async(*args: Any) -> Any:
-            try:
-                return await callback(*args)
-            except Exception as error:
-                self.note_failure(f"the callback of {name} failed: {error!r}")
-
-        return guarded_async if iscoroutinefunction(callback) else guarded
-
     # ---------------------------------------------------------------- lifecycle
-
-    def _refusing_wrong_transitions(self, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """rclpy lets a transition that does not exist here end the process."""
-
-        def change_state(request: Any, response: Any) -> Any:
-            try:
-                return callback(request, response)
-            except Exception as error:
-                asked = request.transition.label or request.transition.id
-                self.get_logger().warning(
-                    f"transition {asked} refused in state {self._state_machine.current_state[1]}: "
-                    f"{error}",
-                    throttle_duration_sec=0.1,
-                )
-                response.success = False
-                return response
-
-        return change_state
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._enter("configure", self.configure, self._configured, self.cleanup)
@@ -344,13 +232,13 @@ class BrainNode(LifecycleNode):
         except Exception as error:
             if isinstance(error, BrainError):
                 sentence = f"could not {name}: {error}"
-                self._keep_failure(sentence)
+                self.keep_failure(sentence)
                 self.get_logger().error(sentence)
             else:
                 self.note_failure(f"could not {name}: {error!r}")
             self._scope, reason = None, self.last_failure
             self._leave(f"roll {name} back", undo[0], scope, *undo[1:])
-            self._beat.last_failure = reason
+            self.last_failure = reason
             return _FAILURE
         finally:
             self._scope = None
@@ -408,7 +296,7 @@ class BrainNode(LifecycleNode):
         beat = self._beat
         beat.sequence += 1
         beat.state = self.state_id
-        self._pulse.send(time.monotonic(), beat.node, beat.state, beat.last_failure)
+        self._pulse.send(time.monotonic(), beat.node, beat.state, self.last_failure)
         if self._heartbeats.get_subscription_count():
             self._publish_heartbeat()
 
@@ -418,6 +306,7 @@ class BrainNode(LifecycleNode):
         return float(self._beat.period_s)
 
     def _publish_heartbeat(self) -> None:
+        self._beat.last_failure = self.last_failure
         self._beat.stamp = self.get_clock().now().to_msg()
         self._heartbeats.publish(self._beat)
 

@@ -52,6 +52,13 @@ class WatchdogNode(BrainNode):
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__(**node_arguments)
+        try:
+            self._start()
+        except BrainError:
+            self.end()
+            raise
+
+    def _start(self) -> None:
         self._robot = robot_file.load(
             self.settings["robot_file"], find_type=message_type, find_table=table)
         self._notifier = Notifier()

@@ -17,6 +17,7 @@ from brainos_msgs import msg, srv  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from small_disk import fill, small_disk  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 from brainos_ros.conscience import stream  # noqa: E402
 from brainos_ros.conscience.credentials import reset_token  # noqa: E402
@@ -204,13 +205,14 @@ def allows_again(
     states.wait_for(lambda state: not any("ledger" in cause for cause in state.causes))
     verdict = evaluate(graph, "aisle_1")
     world.request = (0.0, 0.0)
-    world.commands.messages.clear()
-    world.commands.wait_for()
     states.messages.clear()
-    token = reset_token(graph.home, "anna", keys)
-    reset = srv.Reset.Request(operator_name="anna", token=token)
-    reply = graph.call(srv.Reset, "conscience/reset", reset)
-    assert reply.success, reply.message
+
+    def reset() -> Any:
+        token = reset_token(graph.home, "anna", keys)
+        request = srv.Reset.Request(operator_name="anna", token=token)
+        return graph.call(srv.Reset, "conscience/reset", request)
+
+    wait_for(lambda: reset().success, lambda: reset().message)  # it must hear of the zero first
     states.wait_for(lambda state: state.state == STATES.RUNNING)
     world.request = (0.4, 0.0)
     world.commands.wait_for(moving)
