@@ -169,7 +169,7 @@ def gate_latency(driver: Driver) -> dict[str, list[float]]:
 
 def evaluate_us() -> list[float]:
     from brainos_ros.conscience import adopted
-    from brainos_ros.conscience.rules import load
+    from brainos_ros.conscience.rules_file import load
 
     rules = load(adopted.rules_file(""))
     cases = [

@@ -17,7 +17,7 @@ import numpy as np
 from brainos_ros import robot_file
 from brainos_ros.conscience import adopted
 from brainos_ros.conscience.gate import Gate, Periods
-from brainos_ros.conscience.rules import load
+from brainos_ros.conscience.rules_file import load
 from brainos_ros.conscience.separation import Base as GateBase
 from brainos_ros.conscience.separation import People as Assumed
 from brainos_ros.robots.navigator import Navigator

@@ -9,7 +9,7 @@ from brainos_ros.cli.home import add_arguments as home_arguments
 from brainos_ros.cli.home import home_of
 from brainos_ros.conscience import adopted, credentials, stream, table
 from brainos_ros.conscience.replay import replay
-from brainos_ros.conscience.rules import load
+from brainos_ros.conscience.rules_file import load
 from brainos_ros.errors import BrainError
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from brainos_ros.conscience.halt import write_durably
-from brainos_ros.conscience.rules import RuleSet, load
+from brainos_ros.conscience.rules import RuleSet
+from brainos_ros.conscience.rules_file import load
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.shipped import shipped
 

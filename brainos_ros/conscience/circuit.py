@@ -12,7 +12,8 @@ from brainos_ros.conscience.approvals import Approval, Approvals
 from brainos_ros.conscience.credentials import Operators
 from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.records import Record, Refusals
-from brainos_ros.conscience.rules import Level, RuleSet, Verdict, parse
+from brainos_ros.conscience.rules import Level, RuleSet, Verdict
+from brainos_ros.conscience.rules_file import parse
 from brainos_ros.errors import BrainError, ErrorCode
 
 LONGEST_RECORD = 16_384

@@ -25,7 +25,8 @@ from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.outlet import Outlet
 from brainos_ros.conscience.records import Writer
 from brainos_ros.conscience.reset import ResetDesk
-from brainos_ros.conscience.rules import RuleSet, read
+from brainos_ros.conscience.rules import RuleSet
+from brainos_ros.conscience.rules_file import read
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ros import qos

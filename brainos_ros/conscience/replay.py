@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from brainos_ros.conscience.circuit import judge
-from brainos_ros.conscience.rules import Level, RuleSet, parse
+from brainos_ros.conscience.rules import Level, RuleSet
+from brainos_ros.conscience.rules_file import parse
 
 NO_RULE = ("Not evaluated:", "The inputs take", "The rules took too long")
 

@@ -23,7 +23,7 @@ from brainos_ros.conscience.credentials import (  # noqa: E402
 )
 from brainos_ros.conscience.halt import Latch  # noqa: E402
 from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
-from brainos_ros.conscience.rules import parse  # noqa: E402
+from brainos_ros.conscience.rules_file import parse  # noqa: E402
 from brainos_ros.errors import ErrorCode  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
 from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402

@@ -19,7 +19,8 @@ from brainos_ros.conscience.approvals import (
 from brainos_ros.conscience.circuit import Circuit
 from brainos_ros.conscience.credentials import Operator, Operators, sign
 from brainos_ros.conscience.names import Names
-from brainos_ros.conscience.rules import Level, parse
+from brainos_ros.conscience.rules import Level
+from brainos_ros.conscience.rules_file import parse
 from brainos_ros.errors import BrainError, ErrorCode
 
 KEYS = {name: Ed25519PrivateKey.generate() for name in ("anna", "ben", "carl", "eve")}

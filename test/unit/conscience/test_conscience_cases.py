@@ -10,7 +10,7 @@ from brainos_ros.conscience.approvals import Approvals
 from brainos_ros.conscience.circuit import Circuit
 from brainos_ros.conscience.credentials import Operators
 from brainos_ros.conscience.names import Names
-from brainos_ros.conscience.rules import load
+from brainos_ros.conscience.rules_file import load
 
 LOW, MEDIUM, HIGH, CRITICAL = range(4)
 NAN, INF = math.nan, math.inf

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from brainos_ros.conscience import adopted
 from brainos_ros.conscience.gate import Gate, Periods, Tick
-from brainos_ros.conscience.rules import RuleSet, load, parse
+from brainos_ros.conscience.rules import RuleSet
+from brainos_ros.conscience.rules_file import load, parse
 from brainos_ros.conscience.separation import Base, People, Scanner, path_separation
 
 BASE = Base(0.3, 1.0, 1.5, 1.0, 2.0, 0.05, 0.3)

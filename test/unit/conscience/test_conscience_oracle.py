@@ -14,7 +14,7 @@ from brainos_ros.conscience.approvals import Approvals
 from brainos_ros.conscience.circuit import Circuit
 from brainos_ros.conscience.credentials import Operators
 from brainos_ros.conscience.names import Names
-from brainos_ros.conscience.rules import parse
+from brainos_ros.conscience.rules_file import parse
 
 PROPOSALS = int(os.environ.get("BRAINOS_PROPOSALS", "20000"))
 PER_RULE_SET = 500

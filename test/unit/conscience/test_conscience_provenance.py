@@ -31,7 +31,8 @@ from brainos_ros.conscience.lines import MOST_CHANGES_PER_S, Lines
 from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.records import LAG_LIMIT_S, MOST_LINES, MOST_WAITING, Refusals, Writer
 from brainos_ros.conscience.replay import replay
-from brainos_ros.conscience.rules import Level, RuleSet, load, parse
+from brainos_ros.conscience.rules import Level, RuleSet
+from brainos_ros.conscience.rules_file import load, parse
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
 from brainos_ros.conscience.twins import LISTEN_S, Twins
 from brainos_ros.errors import BrainError, ErrorCode

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from brainos_ros.conscience import adopted, rules, table
-from brainos_ros.conscience.rules import Level, parse
+from brainos_ros.conscience import adopted, rules, rules_file, table
+from brainos_ros.conscience.rules import Level
+from brainos_ros.conscience.rules_file import parse
 from brainos_ros.errors import BrainError, ErrorCode
 
 GOOD: dict[str, Any] = {
@@ -102,7 +103,7 @@ def test_an_input_has_a_plain_name() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BrainError, match="no-file"):
-        rules.load(tmp_path / "no-file.yaml")
+        rules_file.load(tmp_path / "no-file.yaml")
 
 
 def test_rules_that_take_too_long_deny(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +169,13 @@ def test_what_is_authorised_stays_in_force(tmp_path: Path) -> None:
 
 
 def test_the_shipped_rules_are_found() -> None:
-    shipped = rules.load(adopted.rules_file(""))
+    shipped = rules_file.load(adopted.rules_file(""))
     assert len(shipped.rules) >= 25
     assert adopted.rules_file("/x/y.yaml") == Path("/x/y.yaml")
 
 
 def test_the_table_in_the_docs_is_that_of_the_shipped_rules() -> None:
-    shipped = rules.load(adopted.rules_file(""))
+    shipped = rules_file.load(adopted.rules_file(""))
     docs = Path(__file__).parents[3] / "docs/conscience-rules.md"
     assert table.markdown(shipped) in docs.read_text()
     for rule in shipped.rules:
