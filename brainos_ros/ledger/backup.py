@@ -5,17 +5,17 @@ for. It may be taken while the stream is being written.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, rotation
 from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile, find
-from brainos_ros.ledger.log import read_header
-from brainos_ros.ledger.notes import Checkpoint
-from brainos_ros.ledger.proof import latest_head
+from brainos_ros.ledger.log import load, read_header
+from brainos_ros.ledger.notes import Checkpoint, read_checkpoints
 from brainos_ros.ledger.recovery import rebuild_tiles
 from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.verify import Audit, Report
@@ -41,7 +41,7 @@ def back_up(path: Path, target: Path, with_key: bool = False) -> Backup:
         OSError.
     """
     source, copy = find(Path(path)), Layout(Path(target))
-    head = latest_head(source.path)
+    heads, head = _heads(source)
     if head is None:
         raise BrainError(f"stream '{path}' has no signed head yet", ErrorCode.NOT_FOUND)
     known = _read_state(copy, head)
@@ -49,19 +49,24 @@ def back_up(path: Path, target: Path, with_key: bool = False) -> Backup:
     state: dict[str, list[int]] = {}
     copied = size = 0
     wanted = [each for each in source.segments() if each.first < head.size]
-    for segment in wanted:
-        if segment.suffix == PRUNED and known:
-            continue
-        newest = segment == wanted[-1] and segment.suffix == RAW
-        status = segment.path.stat()
-        state[segment.path.name] = [status.st_size, status.st_mtime_ns]
-        if newest or known.get(segment.path.name) != state[segment.path.name]:
-            data = segment.path.read_bytes()
-            data = _until(data, head) if newest else data
-            disk.replace_file(copy.log / segment.path.name, data)
-            _drop_other_forms(copy, segment)
-            copied, size = copied + 1, size + len(data)
-    disk.replace_file(copy.checkpoints, _heads_until(source, head))
+    for each in wanted:
+        segment, status, file = _opened(source, each)
+        with file:
+            if segment.suffix == PRUNED and known:
+                continue
+            place, newest = segment.path.name, each == wanted[-1]
+            now = [status.st_size, status.st_mtime_ns]
+            if known.get(place) == now and not (newest and segment.suffix == RAW):
+                state[place] = now
+                continue
+            data = file.read()
+            if newest:
+                place, data = _until_head(source, segment, data, head)
+        state[place] = now
+        disk.replace_file(copy.log / place, data)
+        _drop_other_forms(copy, segment.first, place)
+        copied, size = copied + 1, size + len(data)
+    disk.replace_file(copy.checkpoints, heads)
     rotation.keep_history(copy, rotation.history(source))
     if with_key:
         disk.replace_file(copy.key, source.key.read_bytes(), 0o600)
@@ -91,25 +96,50 @@ def _read_state(copy: Layout, head: Checkpoint) -> dict[str, list[int]]:
     return files
 
 
-def _until(data: bytes, head: Checkpoint) -> bytes:
-    """A segment up to the seal that the head names."""
-    offset = frames.SEGMENT_HEADER_SIZE
-    while True:
-        frame = frames.parse(data, offset)
+def _until_head(
+    source: Layout, segment: SegmentFile, data: bytes, head: Checkpoint
+) -> tuple[str, bytes]:
+    """Name and content of the segment that the head is in, up to the seal that it names.
+
+    It may have grown since the head was read, and been compressed with what came later.
+    """
+    whole = data if segment.suffix == RAW else load(segment)
+    offset, frame = frames.SEGMENT_HEADER_SIZE, None
+    while frame is None or frame.form != frames.SEAL or frame.sequence != head.size:
+        frame = frames.parse(whole, offset)
         offset += frame.size
-        if frame.form == frames.SEAL and frame.sequence == head.size:
-            return data[:offset]
+    if segment.suffix != RAW and offset == len(whole):
+        return segment.path.name, data
+    return source.segment(segment.first, RAW).name, whole[:offset]
 
 
-def _heads_until(source: Layout, head: Checkpoint) -> bytes:
-    data = source.checkpoints.read_bytes()
-    return data[: data.index(head.note.encode()) + len(head.note.encode()) + 1]
+def _heads(source: Layout) -> tuple[bytes, Checkpoint | None]:
+    """The file `checkpoints` up to its newest head, and that; older ones may go at any time."""
+    try:
+        data = source.checkpoints.read_bytes()
+    except FileNotFoundError:
+        return b"", None
+    checkpoints, rest = read_checkpoints(data)
+    return data[: len(data) - len(rest)], checkpoints[-1] if checkpoints else None
 
 
-def _drop_other_forms(copy: Layout, segment: SegmentFile) -> None:
+def _opened(source: Layout, segment: SegmentFile) -> tuple[SegmentFile, os.stat_result, BinaryIO]:
+    """The segment in the form it has now: a consolidation or a prune may change that meanwhile."""
+    while True:
+        try:
+            file = segment.path.open("rb")
+            return segment, os.fstat(file.fileno()), file
+        except FileNotFoundError:
+            again = [each for each in source.segments() if each.first == segment.first]
+            if again in ([], [segment]):
+                raise
+            segment = again[0]
+
+
+def _drop_other_forms(copy: Layout, first: int, place: str) -> None:
     """The same segment in the form it had before (uncompressed) is of no use any more."""
-    for path in copy.log.glob(f"{segment.first:016d}.*"):
-        if path.name != segment.path.name:
+    for path in copy.log.glob(f"{first:016d}.*"):
+        if path.name != place:
             disk.remove_file(path)
 
 

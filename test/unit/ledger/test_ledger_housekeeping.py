@@ -12,7 +12,7 @@ from brainos_ros.ledger import Stream, verify
 from brainos_ros.ledger.auditing import COLUMNS, statistics, write_csv
 from brainos_ros.ledger.backup import back_up, restore
 from brainos_ros.ledger.housekeeping import consolidate, prune
-from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.layout import Layout, SegmentFile
 from brainos_ros.ledger.verifier import verify_bundle
 
 
@@ -119,6 +119,32 @@ def test_a_backup_is_incremental_and_comes_back(tmp_path: Path) -> None:
         Stream.open(tmp_path / "elsewhere", "memory")
     with pytest.raises(BrainError, match="exists; move it away"):
         restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_backup_beside_a_consolidation_ends_at_its_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.checkpoint()
+        size, root = stream.size, stream.root.hex()
+        segments = Layout.segments
+
+        def grown_and_consolidated(layout: Layout) -> list[SegmentFile]:
+            monkeypatch.undo()
+            before = segments(layout)
+            fill(stream)
+            assert consolidate(stream).compressed > 3
+            return before if listed else segments(layout)
+
+        monkeypatch.setattr(Layout, "segments", grown_and_consolidated)
+        first = back_up(stream.path, tmp_path / "copy")
+        assert (first.report.verified, first.report.records, first.report.root) == (
+            True, size, root)
+        second = back_up(stream.path, tmp_path / "copy")
+        assert second.report.root == stream.root.hex()
+        assert suffixes(tmp_path / "copy") == suffixes(stream.path)
 
 
 def test_a_backup_with_its_key_goes_on(tmp_path: Path) -> None:
