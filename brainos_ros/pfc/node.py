@@ -222,7 +222,9 @@ class PfcNode(BrainNode):
         return self._world if self._world_works else {}
 
     def _note_world(self, message: WorldState) -> None:
-        self._world = {"people": message.people, "entities": message.total_entities}
+        self._world = {"entities": message.total_entities}
+        if message.people_known:
+            self._world["people"] = message.people
         if math.isfinite(message.nearest_obstacle_m):
             self._world["nearest_obstacle_m"] = message.nearest_obstacle_m
 

@@ -107,9 +107,9 @@ def counts_to(counts: Mapping[str, int]) -> list[msg.TypeCount]:
 
 
 def state_to(
-    world: World, robot: Entity | None, nearest_m: float, people: int, now: int, skew: int
+    world: World, robot: Entity | None, nearest_m: float, people: int | None, now: int, skew: int
 ) -> msg.WorldState:
-    """The latched summary of the world."""
+    """The latched summary of the world; `people` is None where nobody tells of them."""
     return msg.WorldState(
         stamp=ns_to_time(now + skew),
         version=world.version,
@@ -117,7 +117,8 @@ def state_to(
         entities_by_type=counts_to(world.count()),
         robot_pose=stamped(robot, skew) if robot else PoseStamped(),
         nearest_obstacle_m=nearest_m,
-        people=people,
+        people=people or 0,
+        people_known=people is not None,
     )
 
 

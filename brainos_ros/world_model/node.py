@@ -71,10 +71,10 @@ class WorldModelNode(BrainNode):
         self._lived = Unstepped(wall, steady, journal.world.latest)
         self._journal = self._open = journal
         self._raw: dict[str, bytes] = {}
-        self._people = 0
+        self._people: int | None = None
         self._nearest = math.nan
         self._goals = 0
-        self._published: tuple[int, int, bool] | None = None
+        self._published: tuple[int, int | None, bool] | None = None
         self._drawn = -1
         self._seen_at: dict[str, int] = {}
         self._drawn_at = 0
@@ -281,7 +281,7 @@ class WorldModelNode(BrainNode):
         if now - self._seen_at.get("scan", 0) > SCAN_HOLDS_NS:
             self._nearest = math.nan
         if now - self._seen_at.get("tracked_people", 0) > senses.PERSON_TTL_NS:
-            self._people = 0
+            self._people = None
         self._publish(now)
 
     def _see_robot(self, raw: Mapping[str, bytes], now: int) -> None:

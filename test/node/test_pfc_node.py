@@ -543,7 +543,7 @@ def test_what_a_dead_world_model_said_last_is_not_known(graph, world):
     pfc = start(graph, constraints_file=str(constraints))
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
     state = graph.publisher(WorldState, "world_model/state", qos.STATE)
-    state.publish(WorldState(people=0))
+    state.publish(WorldState(people=0, people_known=True))
     wait_for(lambda: pfc.observed)
     asked = request("a", constraints=["alone"])
     assert graph.call(Decide, "pfc/decide", asked).success

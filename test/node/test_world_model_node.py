@@ -20,6 +20,7 @@ from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
 from brainos_ros.ros import qos
 from brainos_ros.world_model import node as node_module
+from brainos_ros.world_model import senses
 from brainos_ros.world_model.node import WorldModelNode
 
 
@@ -211,8 +212,21 @@ def test_the_senses_fill_the_state(graph) -> None:
 
 
 def test_nobody_need_track_people(graph) -> None:
-    node = graph.start(WorldModelNode, tracked_people_topic="")
-    assert node.is_active
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    graph.start(WorldModelNode, tracked_people_topic="")
+    assert not state.wait_for().people_known
+
+
+def test_people_that_nobody_tells_of_any_more_are_not_zero_people(graph, monkeypatch) -> None:
+    monkeypatch.setattr(senses, "PERSON_TTL_NS", 300_000_000)
+    graph.start(WorldModelNode, sense_period_s=0.02)
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    tracker = matched(graph.publisher(msg.TrackedPeople, "tracked_people", qos.SENSOR))
+    state.wait_for(lambda m: not m.people_known)
+    tracker.publish(msg.TrackedPeople())
+    state.wait_for(lambda m: m.people_known and m.people == 0)
+    state.messages.clear()
+    state.wait_for(lambda m: not m.people_known)
 
 
 def test_a_sensor_that_lies_is_refused_and_the_rest_still_seen(graph) -> None:
