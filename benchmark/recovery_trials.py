@@ -208,7 +208,7 @@ def settled(observer: Observer, brain: Brain, names: set[str]) -> bool:
     pids, now = brain.pids(), time.monotonic()
     if set(pids) != names:
         return False
-    fresh = {key: state for key, (at, state) in observer.beats.items() if now - at < 0.3}
+    fresh = {key: state for key, (at, state) in dict(observer.beats).items() if now - at < 0.3}
     roles = {name.removesuffix("_standby") for name in names}
     acting = {role for (role, pid), state in fresh.items() if state == ACTIVE}
     heard = {pid for (_, pid), state in fresh.items() if state in (2, ACTIVE)}
