@@ -88,9 +88,8 @@ class Keeper:
                         self._take(name, other, now)
             for role, node in left.active.items():
                 self.supervisor.holds(role, node)
-            self.supervisor.gave_up(left.given_up)
             self.supervisor.set_aside(left.aside)
-            self.supervisor.begin(now)
+            self.supervisor.begin(now, left.given_up)
             adopted = list(self._processes)
         self._thread.start()
         return adopted
@@ -208,11 +207,11 @@ class Keeper:
                 self._ports.level(current)
 
     def _save(self) -> None:
-        roles = self.supervisor.roles
+        roles, ending = self.supervisor.roles, self._ending
         left = processes.Found(
             dict(self._processes), {name: role.holder.name for name, role in roles.items()},
-            [name for name, role in roles.items() if role.given_up and not self._ending],
-            [name for name, role in roles.items() if role.aside and not self._ending])
+            [] if ending else [host.name for host in self.supervisor.given_up],
+            [] if ending else [name for name, role in roles.items() if role.aside])
         if left != self._saved:
             try:
                 self._pid_file.write(left)

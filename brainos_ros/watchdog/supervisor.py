@@ -7,7 +7,7 @@ their own.
 """
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -45,18 +45,11 @@ LOOK_AGAIN_S = 0.01  # for the services of a new process
 class Supervisor:
     """Policy over all roles. Not thread-safe: its owner calls it under one lock."""
 
-    def __init__(
-        self,
-        specs: Mapping[str, NodeSpec],
-        world: World,
-        now: float,
-        composed: bool = False,
-        autostart: bool = True,
-        hold_s: float = 2.0,
-        random: Random | None = None,
-    ) -> None:
+    def __init__(self, specs: Mapping[str, NodeSpec], world: World, now: float,
+                 composed: bool = False, autostart: bool = True, hold_s: float = 2.0,
+                 random: Random | None = None) -> None:
         self._world = world
-        self._drive = autostart
+        self._driven = set(specs) if autostart else set()  # roles
         self._graph = {role: spec.after for role, spec in specs.items()}
         self._order = start_order(self._graph)
         self._stopping = False
@@ -82,21 +75,23 @@ class Supervisor:
         if role in self.roles and node in self.nodes and self.nodes[node].alive:
             self.roles[role].holder = self.nodes[node]
 
-    def gave_up(self, roles: Iterable[str]) -> None:
-        """An earlier watchdog gave these roles up; a new one is no reason to try again."""
-        for name in self.roles.keys() & set(roles):
-            self.roles[name].given_up = not self.roles[name].holder.alive
-
     def set_aside(self, roles: Iterable[str]) -> None:
         """Somebody deactivated these under an earlier watchdog."""
         for name in self.roles.keys() & set(roles):
             self.roles[name].aside = True
 
-    def begin(self, now: float) -> None:
-        """Have every process started that does not live, and was not given up."""
+    def begin(self, now: float, given_up: Container[str] = ()) -> None:
+        """Have every process started that does not live.
+
+        Those that an earlier watchdog has `given_up` stay so: a new one is no reason to try again.
+        """
         for host in self.hosts.values():
-            if not host.pid and not any(self.roles[n.spec.role].given_up for n in host.nodes):
-                host.start_at = now
+            if host.name not in given_up:
+                host.start_at = None if host.pid else now
+            elif not host.pid:
+                for node in host.nodes:
+                    role = self.roles[node.spec.role]
+                    role.given_up = role.given_up or role.holder is node
 
     def beat(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
         """A heartbeat. False if it is of a process that is not supervised."""
@@ -156,7 +151,8 @@ class Supervisor:
         """Stop the node that holds a role and bring it back, whatever happened before."""
         found = self.roles[role]
         self._world.record("restart", {"role": role, "reason": reason})
-        found.given_up, found.aside, self._drive = False, False, True
+        found.given_up = found.aside = False
+        self._driven.add(role)
         self._down(found, now)
         for node in self.nodes.values():
             if node.spec.role == role:
@@ -278,6 +274,7 @@ class Supervisor:
     def _entered(self, node: Node, state: int, now: float) -> None:
         """A node reports another lifecycle state than before."""
         was, node.state, node.since, node.beats_since = node.state, state, now, 0
+        node.outputs = {}
         if node.asked and state in (TARGET[node.asked], FINALIZED):
             node.asked, node.refused_at = 0, None
         if was == UNKNOWN and state in (UNCONFIGURED, INACTIVE):
@@ -299,12 +296,10 @@ class Supervisor:
 
     def _advance(self, node: Node, now: float) -> None:
         """Ask for the transition that brings a node nearer to where it should be."""
-        if not self._drive or node.heart.last is None or node.refused_at is not None:
+        waits = node.heart.last is None or node.refused_at is not None
+        if waits or node.spec.role not in self._driven:
             return
         if node.asked and not (node.beats_since >= 2 and now - node.asked_at > RESEND_S):
-            return
-        role = self.roles[node.spec.role]
-        if role.aside and role.holder is node:
             return
         if node.state == UNCONFIGURED:
             wanted = CONFIGURE
@@ -326,6 +321,7 @@ class Supervisor:
         rivals = (n for n in self.nodes.values() if n.spec.role == node.spec.role and n is not node)
         return (
             role.holder is node
+            and not role.aside
             and not any(rival.may_act for rival in rivals)
             and all(self.roles[needed].works for needed in node.spec.after)
         )
@@ -349,8 +345,11 @@ class Supervisor:
             role.down_since = now
 
     def _welcome(self, now: float) -> None:
-        """Note which roles work again."""
+        """Note which roles work again, and which stand-bys stand by."""
         for name, role in self.roles.items():
+            ready = self._successor(role)
+            if ready:
+                self._history[ready.host.name].healthy(now)
             if not role.works:
                 continue
             role.given_up = False
@@ -370,7 +369,7 @@ class Supervisor:
         for role in held:
             self._down(self.roles[role], now)
         delay = self._history[host.name].failed(now)
-        successors = {r: s.name for r in held if (s := self._successor(self.roles[r]))}
+        successors = {r: s.name for r in held if (s := self._heir(self.roles[r]))}
         body: dict[str, Any] = {"process": host.name, "roles": held, "evidence": evidence,
                                 "taken_over_by": successors}
         if delay is None:
@@ -412,12 +411,16 @@ class Supervisor:
              if node.spec.role == role.spec.role and node is not role.holder
              and node.alive and node.state == INACTIVE), None)
 
+    def _heir(self, role: Role) -> Node | None:
+        """Who takes over a role whose holder has no process, if nobody deactivated that."""
+        return None if role.aside or role.holder.host.pid else self._successor(role)
+
     def _elect(self, now: float) -> None:
         """A role whose holder has no process goes to a stand-by that is ready."""
         if self._stopping:
             return
         for role in self.roles.values():
-            successor = None if role.holder.host.pid else self._successor(role)
+            successor = self._heir(role)
             if successor:
                 role.holder, role.given_up = successor, False
                 self._advance(successor, now)

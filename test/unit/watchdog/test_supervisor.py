@@ -374,6 +374,48 @@ def test_a_beat_from_before_a_transition_does_not_undo_it() -> None:
     assert node.state == ACTIVE
 
 
+def test_a_restart_drives_the_role_that_was_asked_for_and_no_other() -> None:
+    world = World(brain(), autostart=False)
+    world.supervisor.begin(0.0)
+    world.run(3.0)
+    world.supervisor.restart("memory", "", world.now)
+    world.run(5.0)
+    assert world.works("memory")
+    assert {world.processes[name].state for name in ("conscience", "pfc")} == {UNCONFIGURED}
+
+
+def test_a_watched_output_is_expected_of_an_active_node_only() -> None:
+    world = started(brain(outputs=(Output("out", "std_msgs/msg/Int8", 0.1),)))
+    world.processes["memory"].state = INACTIVE
+    world.run(3.0)
+    assert not world.supervisor.uneasy(world.now)
+    assert world.supervisor.tick(world.now) - world.now > 0.03
+
+
+def test_a_stand_by_that_stood_by_for_long_is_started_anew_at_once() -> None:
+    world = started(brain(standby=True))
+    for _ in range(4):
+        world.run(60.0)
+        world.kill("pfc_standby")
+        world.run(0.1)
+    assert "pfc_standby" in world.processes
+
+
+def test_a_stand_by_that_was_given_up_stays_so_under_a_new_watchdog() -> None:
+    world = started(brain(standby=True))
+    del world.processes["pfc_standby"]
+    pids = {name: process.pid for name, process in world.processes.items()}
+    world.supervisor = Supervisor(world.specs, world, world.now, random=Random(2))
+    for name, pid in pids.items():
+        world.supervisor.adopt(name, pid, world.now)
+    world.supervisor.begin(world.now, ["pfc_standby"])
+    world.until = 0.0
+    world.run(3.0)
+    assert "pfc_standby" not in world.processes
+    assert [host.name for host in world.supervisor.given_up] == ["pfc_standby"]
+    assert world.works("pfc")
+
+
 def test_what_somebody_deactivates_is_left_so_and_said() -> None:
     world = started(brain(standby=True))
     world.processes["pfc"].state = INACTIVE
@@ -394,7 +436,10 @@ def test_what_somebody_deactivates_is_left_so_and_said() -> None:
     assert world.processes["pfc"].state == INACTIVE, "a new watchdog was told of it"
     world.kill("pfc")
     world.run(3.0)
-    assert not any(world.processes[n].state == ACTIVE for n in ("pfc", "pfc_standby"))
+    assert world.processes["pfc"].state == INACTIVE, "so that a person can activate it"
+    assert world.processes["pfc_standby"].state == INACTIVE
+    failed = [body for _, kind, body in world.events if kind == "failed"]
+    assert failed[-1]["taken_over_by"] == {}
     world.supervisor.restart("pfc", "", world.now)
     world.run(5.0)
     assert world.works("pfc")
