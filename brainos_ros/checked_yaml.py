@@ -59,7 +59,7 @@ class Place:
             return yaml.constructor.SafeConstructor().construct_object(self.node, deep=True)
         except yaml.MarkedYAMLError as error:
             raise self.wrong(f"{error.problem}; write a plain value") from error
-        except ValueError as error:
+        except (ValueError, LookupError, AttributeError, TypeError) as error:  # after a wrong tag
             raise self.wrong(f"{self.node.value!r} cannot be read ({error}); "
                              "put a text between quotes") from error
 

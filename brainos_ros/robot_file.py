@@ -9,111 +9,23 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from brainos_ros.checked_yaml import Place, compose, meant
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.robot_spec import (
+    PARAMETER,
+    STRATEGIES,
+    Beat,
+    Driver,
+    Network,
+    NodeSpec,
+    Output,
+    Restart,
+    Robot,
+)
 from brainos_ros.shipped import places
-
-STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
-
-
-@dataclass(frozen=True)
-class Restart:
-    """How a node is brought back, in the sense of Erlang/OTP supervisors."""
-
-    strategy: str = "one_for_one"
-    max_restarts: int = 5  # more than this within window_s: given up on
-    window_s: float = 60.0
-    backoff_s: float = 0.25  # before the second restart; doubled each time
-    backoff_max_s: float = 8.0
-    stable_s: float = 30.0  # active this long: the backoff starts again from nothing
-
-
-@dataclass(frozen=True)
-class Beat:
-    """When a silent working loop is a failed one."""
-
-    period_s: float = 0.1
-    misses: int = 3
-    grace_s: float = 10.0  # from process start to the first heartbeat
-
-
-@dataclass(frozen=True)
-class Output:
-    """A topic a node must keep publishing while active, every number in it finite."""
-
-    topic: str
-    type: str  # as in `ros2 topic list -t`, e.g. geometry_msgs/msg/Twist
-    period_s: float  # longest time between two messages in health; twice that is a failure
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One supervised node."""
-
-    role: str
-    package: str = "brainos_ros"
-    executable: str = ""
-    after: tuple[str, ...] = ()
-    standby: bool = False
-    essential: bool = False
-    configure_s: float = 20.0  # deadline of each lifecycle transition
-    restart: Restart = Restart()
-    heartbeat: Beat = Beat()
-    outputs: tuple[Output, ...] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The executable that is the robot, where it is not a real base: a simulator, a log player."""
-
-    executable: str
-    package: str = "brainos_ros"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Network:
-    """How to tell that the robot is cut off from what is outside it."""
-
-    reach: tuple[str, ...] = ()  # host:port of places that accept TCP connections
-    period_s: float = 2.0
-    misses: int = 2
-
-
-@dataclass(frozen=True)
-class Robot:
-    """A checked robot file."""
-
-    name: str
-    path: Path
-    base: Mapping[str, float]
-    people: Mapping[str, float]
-    topics: Mapping[str, str]
-    nodes: Mapping[str, NodeSpec]
-    network: Network = Network()
-    hardware: tuple[str, ...] = ("cpu",)
-    composition: bool = False
-    driver: Driver | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def shared_parameters(self) -> dict[str, Any]:
-        """What every node gets: base, people, topics and hardware as flat ROS parameters."""
-        flat: dict[str, Any] = dict(self.base)
-        for key, value in self.people.items():
-            flat["person_speed_mps" if key == "speed_mps" else key] = value
-        flat.update({f"{key}_topic": value for key, value in self.topics.items()})
-        return {**flat, "hardware": list(self.hardware), **self.parameters}
-
-    def home(self) -> Path:
-        """`$BRAINOS_HOME`, else `~/.ros/brainos/<robot>`."""
-        chosen = os.environ.get("BRAINOS_HOME")
-        return Path(chosen) if chosen else Path.home() / ".ros/brainos" / self.name
-
 
 _BASE = {  # field -> (lowest, highest, default; None: must be given)
     "footprint_radius_m": (0.01, 10.0, None),
@@ -129,6 +41,12 @@ _PEOPLE = {
     "unrecognised_speed_mps": (0.0, 10.0, 2.5),
     "position_uncertainty_m": (0.0, 5.0, 0.1),
     "intrusion_m": (0.0, 5.0, 0.1),
+}
+_ELSEWHERE = {  # parameters of every node that the brain gives it -> where to say them
+    "home": "give `brainos up` a --home, or set BRAINOS_HOME",
+    "robot": "it is the robot file's `name`",
+    "use_sim_time": "give `brainos up` --use-sim-time",
+    "heartbeat_period_s": "write `heartbeat: {period_s: 0.1}` in the node's entry",
 }
 _TOPICS = {
     "cmd_vel_in": "cmd_vel_raw",
@@ -237,12 +155,20 @@ def load(
     nodes = _nodes(fields["nodes"], find_executable, find_type, find_table)
     everybody = [(each.package, each.executable) for each in nodes.values()]
     everybody += [(driver.package, driver.executable)] if driver else []
+    tables = [find_table(*each) for each in everybody]
+
+    def measure(place: Place, name: str, low: float, high: float) -> float:
+        value = place.number(low, high)
+        _must_suit(place, name, value, tables)
+        return value
+
     return Robot(
         name=fields["name"].ros_name(),
         path=path,
-        base={key: base[key].number(low, high) for key, (low, high, _) in _BASE.items()},
+        base={key: measure(base[key], key, low, high) for key, (low, high, _) in _BASE.items()},
         people={
-            key: people[key].number(low, high) if key in people else default
+            key: measure(people[key], PARAMETER.get(key, key), low, high)
+            if key in people else default
             for key, (low, high, default) in _PEOPLE.items()
         },
         topics=_topics(fields["topics"]) if "topics" in fields else _TOPICS,
@@ -252,26 +178,28 @@ def load(
         composition=fields["composition"].flag() if "composition" in fields else False,
         driver=driver,
         nodes=nodes,
-        parameters=_parameters(fields, everybody, find_table),
+        parameters=_parameters(fields, tables),
     )
 
 
-def _parameters(
-    fields: Mapping[str, Place], executables: Sequence[tuple[str, str]], find_table: TableFinder
-) -> dict[str, Any]:
-    """Those under `parameters`, for these executables (package, name); one must know each."""
+def _must_suit(place: Place, name: str, value: object, tables: Sequence[Table | None]) -> None:
+    """Whoever has the parameter `name` must take this value."""
+    for table in filter(None, tables):
+        if name in table and (problem := table[name].problem(value)):
+            raise place.wrong(problem)
+
+
+def _parameters(fields: Mapping[str, Place], tables: Sequence[Table | None]) -> dict[str, Any]:
+    """Those under `parameters`, for executables with these tables; one must know each."""
     if "parameters" not in fields:
         return {}
-    tables = [find_table(*each) for each in executables]
-    known = [table for table in tables if table is not None]
-    names = sorted({name for table in known for name in table})
-    given = fields["parameters"].fields(names if len(known) == len(tables) else None)
-    values = {name: at.value() for name, at in given.items()}
+    names = sorted({name for table in filter(None, tables) for name in table})
+    given = fields["parameters"].fields(None if None in tables else names)
     for name, at in given.items():
-        for table in known:
-            if name in table and (problem := table[name].problem(values[name])):
-                raise at.wrong(problem)
-    return values
+        if name in _ELSEWHERE:
+            raise at.wrong(f"{name!r} is no parameter to give here; {_ELSEWHERE[name]}")
+        _must_suit(at, name, at.value(), tables)
+    return {name: at.value() for name, at in given.items()}
 
 
 def _topics(place: Place) -> dict[str, str]:
@@ -317,7 +245,7 @@ def _driver(place: Place, find_executable: Finder, find_table: TableFinder) -> D
     name = fields["executable"].text()
     package = fields["package"].text() if "package" in fields else "brainos_ros"
     _must_exist(fields["executable"], package, name, find_executable)
-    return Driver(name, package, _parameters(fields, [(package, name)], find_table))
+    return Driver(name, package, _parameters(fields, [find_table(package, name)]))
 
 
 def _must_exist(place: Place, package: str, name: str, find_executable: Finder) -> None:
@@ -367,7 +295,7 @@ def _node(role: str, place: Place, roles: list[str], find_executable: Finder,
         heartbeat=_beat(fields["heartbeat"]) if "heartbeat" in fields else Beat(),
         outputs=tuple(_output(item, find_type) for item in fields["outputs"].items())
         if "outputs" in fields else (),
-        parameters=_parameters(fields, [(package, name)], find_table),
+        parameters=_parameters(fields, [find_table(package, name)]),
     )
 
 
@@ -395,7 +323,7 @@ def _beat(place: Place) -> Beat:
     fields = place.fields(list(Beat.__dataclass_fields__))
     given: dict[str, Any] = {
         key: at.number(low, high)
-        for key, low, high in (("period_s", 0.01, 60), ("grace_s", 0.1, 600))
+        for key, low, high in (("period_s", 0.01, 10), ("grace_s", 0.1, 600))
         if (at := fields.get(key))
     }
     if "misses" in fields:

@@ -18,7 +18,8 @@ ARGUMENTS = {
     "home": ("", "state directory (default: ~/.ros/brainos/ROBOT)"),
     "driver": ("true", "start the driver the robot file names, if it names one"),
 }
-ENDS = {0: "brainos up ended", 2: "brainos up refused"}  # by its exit code
+ENDS = {  # by its exit code
+    0: "brainos up ended", 2: "brainos up refused", 3: "its driver or watchdog failed for good"}
 
 
 def _up(context: Any) -> list[Any]:

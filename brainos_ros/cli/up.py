@@ -26,7 +26,7 @@ import yaml
 from brainos_ros import robot_file
 from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.robot_file import Beat
+from brainos_ros.robot_spec import Beat, Driver, Robot
 from brainos_ros.ros import discovery
 from brainos_ros.watchdog import processes
 from brainos_ros.watchdog.detect import Heart, Lag
@@ -37,6 +37,7 @@ AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0
 TRIES = 3  # of a watchdog that never said anything
 REFUSED = 2  # exit code of a watchdog that was given a wrong parameter
+FAILED = 3  # our exit code: ended in order, but the driver or the watchdog had failed for good
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
 
@@ -103,7 +104,7 @@ def _claim(home: Path) -> IO[str]:
 
 
 def _watchdog_command(
-    robot: robot_file.Robot, home: Path, args: argparse.Namespace
+    robot: Robot, home: Path, args: argparse.Namespace
 ) -> list[str]:
     command = robot_file.executable("brainos_ros", "watchdog")
     if command is None:
@@ -136,7 +137,7 @@ def _yaml(value: bool) -> str:
 
 
 def _start_driver(
-    robot: robot_file.Robot, driver: robot_file.Driver, home: Path, args: argparse.Namespace
+    robot: Robot, driver: Driver, home: Path, args: argparse.Namespace
 ) -> "subprocess.Popen[bytes]":
     command = robot_file.executable(driver.package, driver.executable)
     assert command, "the robot file was checked"
@@ -182,7 +183,7 @@ class Upkeep:
     """Keeps one watchdog running until told to stop. Speaks sd_notify(3) with it, like systemd."""
 
     def __init__(
-        self, robot: robot_file.Robot, command: list[str],
+        self, robot: Robot, command: list[str],
         driver: "subprocess.Popen[bytes] | None",
     ) -> None:
         self._robot, self._command, self._driver = robot, command, driver
@@ -206,7 +207,7 @@ class Upkeep:
             if lived < LIVED_S:
                 self._wait([], time.monotonic() + AGAIN_S)
             if self._stop or time.monotonic() >= until:
-                return int(self._failed)
+                return FAILED if self._failed else 0
             started = time.monotonic()
             watchdog = _start(self._command, {
                 "NOTIFY_SOCKET": f"@brainos-up-{os.getpid()}",
@@ -214,14 +215,14 @@ class Upkeep:
             self._pid = watchdog.pid
             how = self._watch(watchdog, until)
             if how is None:
-                return int(bool(_end(watchdog, STOP_S)) or self._failed)
+                return FAILED if _end(watchdog, STOP_S) or self._failed else 0
             lived = time.monotonic() - started
-            if watchdog.returncode == REFUSED and not self._ready:
+            if watchdog.returncode == REFUSED and not self._heard:
                 return REFUSED
             tries += 1
             if tries >= TRIES and not self._heard:
                 self._say(f"the watchdog {how}, as each of {TRIES} times; its output says why")
-                return max(watchdog.returncode, 1)
+                return FAILED
             self._say(f"the watchdog {how}; starting it again, the nodes keep running")
 
     def _ask_to_stop(self, *_: object) -> None:

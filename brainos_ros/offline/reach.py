@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from brainos_ros.robot_file import Network
+from brainos_ros.robot_spec import Network
 
 
 class Reach:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from brainos_ros.robot_file import Beat
+from brainos_ros.robot_spec import Beat
 
 SUSPICION = 1.6  # periods of silence
 HALF = 0.5  # a beat that is due is allowed half a period of jitter

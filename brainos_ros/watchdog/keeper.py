@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from brainos_ros.robot_file import Robot
+from brainos_ros.robot_spec import Robot
 from brainos_ros.watchdog import notify, processes
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.level import Assessment

@@ -10,7 +10,10 @@ from typing import Any
 import yaml
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.robot_file import Robot, executable
+from brainos_ros.robot_file import executable
+from brainos_ros.robot_spec import Robot
+
+COMPOSABLE = ("conscience", "memory", "world_model", "genome_sync", "pfc")
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,18 @@ def commands(
 ) -> dict[str, Command]:
     """Process name -> command. `passed_on` are ROS arguments for every node.
 
-    Raises `BrainError` (NOT_FOUND) for an executable that is not there.
+    Raises `BrainError`: NOT_FOUND for an executable that is not there, INVALID_ARGUMENT for a
+    node that cannot be composed.
     """
     common = ("--ros-args", "--params-file", str(parameters_file), *passed_on)
     if composed:
+        for role, spec in robot.nodes.items():
+            ours = spec.package == "brainos_ros" and spec.executable == role
+            if not ours or role not in COMPOSABLE:
+                raise BrainError(
+                    f"{role!r} cannot be in one process with the rest, only "
+                    f"{', '.join(COMPOSABLE)} can; leave composition out",
+                    ErrorCode.INVALID_ARGUMENT)
         return {"composed": _command("brainos_ros", "composed", common)}
     found = {}
     for name, role in nodes(robot, composed):

@@ -232,7 +232,7 @@ def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str
     """Pids of processes that run what `argv` would start as node `name`.
 
     However they were started: by a program or Python script that ends with one of `marks`, in this
-    namespace and ROS domain, with the parameters of this brain or of none.
+    namespace and ROS domain, with the parameters of this brain.
     """
     own_name = os.path.basename(marks[-1])
     ours = argv[argv.index("--params-file") + 1] if "--params-file" in argv else ""
@@ -254,7 +254,7 @@ def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str
         at = remaps.get("__ns", variables.get("ROS_NAMESPACE", "/")).strip("/")
         here = at == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain
         brain = {a for a in arguments if a.endswith(PARAMETERS)}
-        if here and remaps.get("__node", own_name) == name and brain <= {ours}:
+        if here and remaps.get("__node", own_name) == name and brain == {ours}:
             yield int(entry.name)
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from random import Random
 
-from brainos_ros.robot_file import Restart
+from brainos_ros.robot_spec import Restart
 
 
 class History:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from brainos_ros.robot_file import NodeSpec, Restart
+from brainos_ros.robot_spec import NodeSpec, Restart
 from brainos_ros.watchdog.detect import Freshness, Heart, Usage
 from brainos_ros.watchdog.level import Assessment, assess
 

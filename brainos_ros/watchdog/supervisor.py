@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from brainos_ros.robot_file import NodeSpec
+from brainos_ros.robot_spec import NodeSpec
 from brainos_ros.watchdog.detect import Freshness, Heart, Lag
 from brainos_ros.watchdog.level import Assessment, Ladder
 from brainos_ros.watchdog.order import affected, start_order

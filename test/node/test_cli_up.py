@@ -50,7 +50,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("waiting")
 def test_a_watchdog_without_a_processor_is_excused(
         capfd: pytest.CaptureFixture[str]) -> None:
-    assert kept_up(LIVING + "time.sleep(1.5); say(b'STOPPING=1'); time.sleep(9)") == 1
+    assert kept_up(LIVING + "time.sleep(1.5); say(b'STOPPING=1'); time.sleep(9)") == up.FAILED
     assert "starting it again" not in capfd.readouterr().out
 
 
@@ -129,9 +129,29 @@ def test_an_option_that_is_right_is_taken(given: tuple[str, str]) -> None:
     parser.parse_args(["sim", *given])
 
 
+def test_a_next_watchdog_that_is_refused_leaves_no_brain_without_one(
+        tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "was here"
+    lines = f"""
+import pathlib, time
+mark = pathlib.Path({str(mark)!r})
+tried = int(mark.read_text()) if mark.exists() else 0
+mark.write_text(str(tried + 1))
+if tried == 1:
+    raise SystemExit(2)
+""" + LIVING.replace("STATUS=ONLINE: all roles work", "STATUS=DEGRADED_ONLINE: pfc") + """
+if tried:
+    say(b"STOPPING=1")
+    time.sleep(9)
+"""
+    kept_up(lines, 30.0)
+    assert mark.read_text() == "3"
+    assert "exited with code 2; starting it again" in capfd.readouterr().out
+
+
 def test_a_watchdog_that_never_speaks_is_not_tried_for_ever(
         capfd: pytest.CaptureFixture[str]) -> None:
-    assert kept_up("raise SystemExit(7)", 60.0) == 7
+    assert kept_up("raise SystemExit(7)", 60.0) == up.FAILED
     said = capfd.readouterr().out
     assert said.count("starting it again") == 2
     assert "as each of 3 times" in said
@@ -143,7 +163,7 @@ def test_a_driver_that_fails_is_told(
     going_on = "def go_on():\n while True: say(b'WATCHDOG=1'); time.sleep(0.05)\n"
     driver = "import time; time.sleep(1); raise SystemExit(5)"
     began = time.monotonic()
-    assert kept_up("import time\n" + going_on + lines, 8.0, driver) == 1
+    assert kept_up("import time\n" + going_on + lines, 8.0, driver) == up.FAILED
     assert (time.monotonic() - began < 6.0) is ends
     said = capfd.readouterr().out
     assert "the driver ended with code 5" in said

@@ -17,7 +17,8 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from waiting import wait_for  # noqa: E402
 
 from brainos_ros.errors import BrainError  # noqa: E402
-from brainos_ros.ros import qos  # noqa: E402
+from brainos_ros.ros import composed, qos  # noqa: E402
+from brainos_ros.watchdog import plan  # noqa: E402
 from brainos_ros.watchdog.node import WatchdogNode  # noqa: E402
 
 ROBOT = """\
@@ -173,6 +174,14 @@ def test_deactivated_it_takes_the_nodes_down_and_activated_up_again(
     assert graph.change_state("watchdog", Transition.TRANSITION_ACTIVATE)
     levels.wait_for(lambda level: online(level) and since(level) > since(up))
     assert not before & {node.pid for node in status(graph).values()}
+
+
+def test_what_may_be_composed_is_what_the_composed_process_holds(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    monkeypatch.setattr(composed, "run", lambda *kinds: held.extend(k.role for k in kinds))
+    composed.main()
+    assert sorted(held) == sorted(plan.COMPOSABLE)
 
 
 def test_two_brains_in_one_place_are_refused(graph: Any, robot: str, tmp_path: Path) -> None:

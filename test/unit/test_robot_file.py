@@ -66,7 +66,7 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
     ("  memory:\n", "  memory:\n    after: [pfc]\n", 15,
      ["cycle", "memory after pfc after memory"]),
     ("  pfc:\n", "  pfc:\n    executable: missing\n", 14, ["'missing'", "brainos_ros"]),
-    ("period_s: 0.1", "period_s: -0.1", 12, ["heartbeat.period_s", "-0.1", "0.01 to 60"]),
+    ("period_s: 0.1", "period_s: -0.1", 12, ["heartbeat.period_s", "-0.1", "0.01 to 10"]),
     ("max_speed_mps: 1", "max_speed_mps: fast", 4, ["base.max_speed_mps", "'fast'", "number"]),
     ("max_speed_mps: 1", "max_speed_mps: .nan", 4, ["nan"]),
     ("max_speed_mps: 1", "max_speed_mps: true", 4, ["True"]),
@@ -89,6 +89,12 @@ def test_what_is_given_and_what_is_left_out(tmp_path: Path) -> None:
     ("after: [memory]", "standby: maybe", 14, ["true nor false"]),
     ("  pfc:", "  watchdog:", 14, ["watchdog"]),
     ("name: test", "name: ../../evil", 1, ["name", "'../../evil'", "letters, digits and _"]),
+    ("depth: 3", "heartbeat_period_s: 5.0", 15,
+     ["nodes.pfc.parameters.heartbeat_period_s", "heartbeat: {period_s: 0.1}"]),
+    ("nodes:", "parameters: {home: /tmp/x}\nnodes:", 10, ["parameters.home", "--home"]),
+    ("name: test", "name: !!bool maybe", 1, ["name", "'maybe'", "cannot be read"]),
+    ("name: test", "name: !!int ''", 1, ["name", "cannot be read"]),
+    ("name: test", "name: !!timestamp foo", 1, ["name", "'foo'", "cannot be read"]),
     ("name: test", "name: 2026-13-45", 1, ["name", "'2026-13-45'", "between quotes"]),
     ("name: test", "name: !!python/object:os.system {}", 1, ["name", "python/object", "plain"]),
     ("max_speed_mps: 1", f"max_speed_mps: 1{'0' * 400}", 4, ["base.max_speed_mps", "0.01 to 20"]),
@@ -145,6 +151,24 @@ def test_parameters_are_checked_against_the_tables_of_the_nodes(
     assert message.startswith(f"{path}:{line}:"), message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(("old", "new", "name", "line"), [
+    ("max_speed_mps: 1", "max_speed_mps: 2", "base.max_speed_mps", 4),
+    ("nodes:", "people: {speed_mps: 2}\nnodes:", "people.speed_mps", 10),
+])
+def test_what_the_robot_is_like_must_suit_whoever_reads_it(
+    tmp_path: Path, old: str, new: str, name: str, line: int
+) -> None:
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+
+    class One(str):
+        def problem(self, value: object) -> str | None:
+            return None if value == 1.0 else f"it must be 1, not {value}"
+
+    table = {"max_speed_mps": One(), "person_speed_mps": One(), "depth": AtMost(5)}
+    with pytest.raises(BrainError, match=f"{path}:{line}: {name}: it must be 1, not 2"):
+        robot_file.load(path, anything, find_table=lambda package, name: table)
 
 
 def test_parameters_of_who_has_no_table_are_taken_as_they_are(tmp_path: Path) -> None:

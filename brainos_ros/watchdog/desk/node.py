@@ -8,7 +8,7 @@ from brainos_msgs.srv import Failover, GetSystemStatus, RestartNode
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.robot_file import Robot
+from brainos_ros.robot_spec import Robot
 from brainos_ros.watchdog import report
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from brainos_ros.offline.reach import Reach
-from brainos_ros.robot_file import Network
+from brainos_ros.robot_spec import Network
 
 LIMIT_S = 10.0
 Told = queue.SimpleQueue[Sequence[str]]

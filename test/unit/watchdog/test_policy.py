@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainos_ros.robot_file import Beat, Restart
+from brainos_ros.robot_spec import Beat, Restart
 from brainos_ros.watchdog.detect import STARVED_LIMIT_S, Freshness, Heart, Lag, Usage, starved
 from brainos_ros.watchdog.finite import not_finite
 from brainos_ros.watchdog.level import Assessment, Ladder, Level, assess

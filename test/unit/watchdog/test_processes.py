@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from small_disk import fill, small_disk
 
-from brainos_ros import robot_file
+from brainos_ros import robot_spec
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.watchdog import plan, processes
 from brainos_ros.watchdog.journal import Journal
@@ -119,10 +119,12 @@ def test_processes_are_found_by_what_they_run(tmp_path: Path) -> None:
     by_hand = [*SLEEPER[:-1], code, "--ros-args", "-r", "__ns:=/r1"]
     ours, theirs = (f"/home/{robot}/{processes.PARAMETERS}" for robot in ("ours", "theirs"))
     with playing(*by_hand) as pid:
+        assert not found("memory", "/r1", "99", ours), "it knows nothing of this robot"
+    with playing(*by_hand, "--params-file", ours) as pid:
         assert found("memory", "/r1", "99", ours) == [pid], "started by hand"
-        assert not found("memory", "/", "99")
-        assert not found("memory", "/r1", "98")
-        assert not found("memory_standby", "/r1", "99"), "it is no stand-by of itself"
+        assert not found("memory", "/", "99", ours)
+        assert not found("memory", "/r1", "98", ours)
+        assert not found("memory_standby", "/r1", "99", ours), "it is no stand-by of itself"
     with playing(*by_hand, "-r", "__node:=memory_standby", "--params-file", ours) as pid:
         assert found("memory_standby", "/r1", "99", ours) == [pid]
         assert not found("memory", "/r1", "99", ours)
@@ -162,8 +164,8 @@ class Ports:
 
 
 def keeper(home: Path, ports: Ports) -> Keeper:
-    nodes = {"memory": robot_file.NodeSpec("memory")}
-    robot = robot_file.Robot("test", Path("test.yaml"), {}, {}, {}, nodes)
+    nodes = {"memory": robot_spec.NodeSpec("memory")}
+    robot = robot_spec.Robot("test", Path("test.yaml"), {}, {}, {}, nodes)
     (home / "watchdog").mkdir(exist_ok=True)
     command = plan.Command(SLEEPER, (f"nothing like {home}",))
     return Keeper(robot, {"memory": command}, ports, home, "/", False, True)
@@ -297,8 +299,9 @@ def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
     assert passed == ["-r", "__ns:=/r1", "-r", "scan:=scan2", "--params-file", "x.yaml",
                       "--log-level", "debug"]
     assert plan.passed_on(["watchdog"]) == []
-    nodes = {"memory": robot_file.NodeSpec("memory", standby=True, parameters={"a": 1})}
-    robot = robot_file.Robot("test", Path("t"), {"max_speed_mps": 1.0}, {"speed_mps": 2.5},
+    nodes = {"memory": robot_spec.NodeSpec(
+        "memory", executable="memory", standby=True, parameters={"a": 1})}
+    robot = robot_spec.Robot("test", Path("t"), {"max_speed_mps": 1.0}, {"speed_mps": 2.5},
                              {"scan": "scan"}, nodes)
     content = plan.parameters(robot, tmp_path, False, composed=False)
     plan.write_parameters(tmp_path / "p.yaml", content)
@@ -310,6 +313,18 @@ def test_parameters_remaps_and_log_level_are_passed_on(tmp_path: Path) -> None:
     commands = plan.commands(robot, tmp_path / "p.yaml", passed, composed=False)
     assert commands["memory_standby"].argv[-1] == "__node:=memory_standby"
     assert list(plan.commands(robot, tmp_path / "p.yaml", passed, composed=True)) == ["composed"]
+
+
+@pytest.mark.parametrize("spec", [
+    robot_spec.NodeSpec("lamp", package="lamps", executable="lamp"),
+    robot_spec.NodeSpec("memory", package="mine", executable="memory"),
+    robot_spec.NodeSpec("memory", executable="pfc"),
+    robot_spec.NodeSpec("watch", executable="watch"),
+])
+def test_what_is_not_ours_is_not_composed(spec: robot_spec.NodeSpec) -> None:
+    robot = robot_spec.Robot("test", Path("t"), {}, {}, {}, {spec.role: spec})
+    with pytest.raises(BrainError, match=f"'{spec.role}' cannot be in one process"):
+        plan.commands(robot, Path("p.yaml"), [], composed=True)
 
 
 def test_a_disk_has_room_again_only_after_it_was_nearly_full(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainos_ros.robot_file import Beat, NodeSpec, Output, Restart
+from brainos_ros.robot_spec import Beat, NodeSpec, Output, Restart
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.level import Level
 from brainos_ros.watchdog.supervisor import Supervisor
