@@ -20,6 +20,7 @@ except ImportError:  # Jazzy before 7.1.4
     EventsExecutor = None
 
 IDLE_S = 0.2  # within which a loop looks whether it should end
+WOKEN_IDLE_S = 2.0  # the same where whoever ends it wakes it, too: each look costs
 
 
 def make_executor(node: Node) -> Executor:
@@ -41,8 +42,10 @@ def spin(
     stop: threading.Event,
     beat: Callable[[], None] = lambda: None,
     period_s: float = IDLE_S,
+    idle_s: float = IDLE_S,
 ) -> None:
-    """Work until `stop` is set or the context is gone; no exception ends it.
+    """Work until `stop` is set or the context is gone, which it sees within `idle_s`, or at once
+    after `wake`; no exception ends it.
 
     Between callbacks, every `period_s`, it calls `beat`: a timer for that would cost twice as much.
 
@@ -56,7 +59,7 @@ def spin(
             if now >= due:
                 due = now + period_s
                 beat()
-            executor.spin_once(timeout_sec=min(max(due - now, 0.0), IDLE_S))
+            executor.spin_once(timeout_sec=min(max(due - now, 0.0), idle_s))
         except Exception:
             if node.context.ok():
                 node.get_logger().error(
@@ -122,7 +125,11 @@ class Outgoing:
         self._stop = threading.Event()
         self._executor = make_executor(self.node)
         self._thread = threading.Thread(
-            target=spin, args=(self.node, self._executor, self._stop), name=name, daemon=True
+            target=spin,
+            args=(self.node, self._executor, self._stop),
+            kwargs={"period_s": WOKEN_IDLE_S, "idle_s": WOKEN_IDLE_S},
+            name=name,
+            daemon=True,
         )
         self._thread.start()
 

@@ -8,6 +8,7 @@ beats, so that one process cannot crowd out the rest, and what nobody reads cost
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -26,10 +27,14 @@ CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 KIND = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
 
 
+def abstract_name(*parts: str) -> str:
+    """A socket's abstract name (unix(7)) for these parts, however long they are."""
+    return "\0brainos/" + hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()[:32]
+
+
 def address(home: Path) -> str:
-    """The socket's abstract name for the brain whose state is in `home`."""
-    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:32]
-    return f"\0brainos/{name}/heartbeats"
+    """Where the heartbeats of the brain whose state is in `home` go."""
+    return abstract_name("heartbeats", str(home.absolute()))
 
 
 class Beat(NamedTuple):
@@ -75,7 +80,7 @@ class Pulse:
 def claim(name: str, what: str) -> socket.socket:
     """A socket with an abstract name that one process can have, until its end.
 
-    Raises `BrainError` if another one has it: `what` says what that one is.
+    Raises `BrainError` if another one has it: `what` says what that one is; OSError.
     """
     made = socket.socket(socket.AF_UNIX, KIND)
     try:
@@ -83,12 +88,15 @@ def claim(name: str, what: str) -> socket.socket:
         made.listen(MOST_AT_ONCE)
         return made
     except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            made.close()
+            raise
         holder = ""
         with contextlib.suppress(OSError):
             made.connect(name)
             holder = f"; its watchdog is process {_peer(made)[0]}"
         made.close()
-        raise BrainError(f"{what}{holder} ({error.strerror})") from error
+        raise BrainError(f"{what}{holder}") from error
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:

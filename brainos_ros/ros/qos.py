@@ -34,6 +34,9 @@ HEARTBEATS = _profile(64, ReliabilityPolicy.BEST_EFFORT, _VOLATILE)
 EVENT = _profile(1000, _RELIABLE, _VOLATILE)
 """What happened: each one counts (episodes, decisions, evaluations, observations)."""
 
+WATCHED = _profile(200, ReliabilityPolicy.BEST_EFFORT, _VOLATILE)
+"""Outputs that are looked at now and then: each message since the last look counts."""
+
 SENSOR = qos_profile_sensor_data
 """Scans, odometry, tracked people: the newest matters, a lost one does not."""
 

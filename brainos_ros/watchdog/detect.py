@@ -183,7 +183,6 @@ class Lag:
         self._patience = patience_s
         self._expected = now
         self._worst: list[tuple[float, float]] = []
-        self.stalled_until = now
 
     def expect(self, time: float) -> None:
         """The loop will run again at this time."""

@@ -61,7 +61,7 @@ class Keeper:
         self._poll.register(self._wakeup, select.POLLIN)
         self._pressure = processes.Pressure()
         self._room = processes.Room(home)
-        self._finished = self._ending = False
+        self._finished = self.ending = False
         self._saved: processes.Found | None = None
         self.started = time.monotonic()
         self.ran_at = self.heard_at = self.started
@@ -97,7 +97,7 @@ class Keeper:
     def stop(self, deadline_s: float) -> None:
         """Take everything down in reverse order, then end the loop; blocks."""
         with self.lock:
-            self._ending = True
+            self.ending = True
             self.supervisor.stop(time.monotonic())
             self.wake()
             self.changed.wait_for(lambda: self.supervisor.all_stopped, deadline_s)
@@ -119,7 +119,7 @@ class Keeper:
     def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
         """Wait, without the lock, until `holds()`, which is called with it, or the end."""
         with self.lock:
-            self.changed.wait_for(lambda: self._ending or holds(), timeout_s)
+            self.changed.wait_for(lambda: self.ending or holds(), timeout_s)
             return holds()
 
     def hear(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
@@ -207,7 +207,7 @@ class Keeper:
                 self._ports.level(current)
 
     def _save(self) -> None:
-        roles, ending = self.supervisor.roles, self._ending
+        roles, ending = self.supervisor.roles, self.ending
         left = processes.Found(
             dict(self._processes), {name: role.holder.name for name, role in roles.items()},
             [] if ending else [host.name for host in self.supervisor.given_up],

@@ -18,10 +18,11 @@ from brainos_ros.offline.reach import Reach
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import message_type
 from brainos_ros.ros.ears import Ears
+from brainos_ros.ros.executor import Outgoing
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
-from brainos_ros.ros.pulse import Beat, Pulses, claim
+from brainos_ros.ros.pulse import Beat, Pulses, abstract_name, claim
 from brainos_ros.ros.tables import table
 from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.desk.node import Desk
@@ -92,7 +93,7 @@ class WatchdogNode(BrainNode):
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
         domain, namespace = self.context.get_domain_id(), self.get_namespace()
-        sole = claim(f"\0brainos/{domain}{namespace}",
+        sole = claim(abstract_name("watchdog", str(domain), namespace),
                      f"another brain runs in ROS domain {domain}, namespace {namespace}; give this "
                      "one a namespace or a ROS_DOMAIN_ID of its own")
         self._running.callback(sole.close)
@@ -102,7 +103,7 @@ class WatchdogNode(BrainNode):
         self._running.callback(ears.close)
         self._outputs = [
             (role, output.topic,
-             ears.subscribe(message_type(output.type), output.topic, qos.SENSOR))
+             ears.subscribe(message_type(output.type), output.topic, qos.WATCHED))
             for role, spec in self._robot.nodes.items() for output in spec.outputs]
         self._foreign = {
             role for role, spec in self._robot.nodes.items() if spec.package != "brainos_ros"}
@@ -116,7 +117,8 @@ class WatchdogNode(BrainNode):
         if CONSCIENCE in self._robot.nodes:
             self.create_subscription(
                 SafetyState, "conscience/safety_state", self._note_safety, qos.STATE)
-        self._desk = Desk(self, self._keeper, self._robot)
+        urgent = self._owned(Outgoing(self, "urgent"), Outgoing.close)
+        self._desk = Desk(self, self._keeper, self._robot, urgent)
         self.every(1.0, lambda: self._diagnostics.publish(self._desk.diagnostics()))
         adopted = self._keeper.begin()
         if adopted and self._file_changed:

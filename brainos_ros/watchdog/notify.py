@@ -19,7 +19,3 @@ class Notifier:
         if self._socket:
             with contextlib.suppress(OSError):
                 self._socket.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self._address)
-
-    def close(self) -> None:
-        if self._socket:
-            self._socket.close()

@@ -31,7 +31,6 @@ class Process:
     pid: int
     start_time: int
     pidfd: int
-    adopted: bool
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if it has ended."""
@@ -95,7 +94,7 @@ def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:
         file_actions=[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2],
         setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
     )
-    return Process(pid, start_time(pid) or 0, os.pidfd_open(pid), adopted=False)
+    return Process(pid, start_time(pid) or 0, os.pidfd_open(pid))
 
 
 def adopt(pid: int, expected_start: int | None = None) -> Process | None:
@@ -108,7 +107,7 @@ def adopt(pid: int, expected_start: int | None = None) -> Process | None:
     if begun is None or (expected_start is not None and begun != expected_start):
         os.close(pidfd)
         return None
-    return Process(pid, begun, pidfd, adopted=True)
+    return Process(pid, begun, pidfd)
 
 
 def start_time(pid: int) -> int | None:

@@ -16,7 +16,6 @@ class History:
 
     def __init__(self, policy: Restart, random: Random) -> None:
         self.policy = policy
-        self.total = 0
         self._random = random
         self._failures: deque[float] = deque()
         self._in_a_row = 0
@@ -44,7 +43,6 @@ class History:
         if len(self._failures) > self.policy.max_restarts:
             return None
         self._in_a_row += 1
-        self.total += 1
         if self._in_a_row == 1:
             return 0.0
         delay = self.policy.backoff_s * 2.0 ** min(self._in_a_row - 2, 60)

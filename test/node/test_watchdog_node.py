@@ -131,7 +131,11 @@ def test_what_operators_ask_for(graph: Any, robot: str) -> None:
     assert reply.node == "world_model_standby"
     wait_for(lambda: status(graph)["/world_model_standby"].status == NodeStatus.ACTIVE)
 
+    restarting = graph.outgoing.client(RestartNode, "watchdog/restart").call_async(
+        RestartNode.Request(role="memory"))
     reply = graph.call(Failover, "watchdog/failover", Failover.Request(role="memory"))
+    assert not restarting.done(), "a failover does not wait for a restart"
+    wait_for(restarting.done, timeout_s=30.0)
     assert reply.error_code == ErrorCode.WATCHDOG_NO_STANDBY
     assert "standby: true" in reply.message
     reply = graph.call(RestartNode, "watchdog/restart", RestartNode.Request(role="wheel"))

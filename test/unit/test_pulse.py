@@ -12,7 +12,16 @@ import msgpack
 import pytest
 
 from brainos_ros.errors import BrainError
-from brainos_ros.ros.pulse import KIND, MOST_AT_ONCE, Beat, Pulse, Pulses, address
+from brainos_ros.ros.pulse import (
+    KIND,
+    MOST_AT_ONCE,
+    Beat,
+    Pulse,
+    Pulses,
+    abstract_name,
+    address,
+    claim,
+)
 
 
 @pytest.fixture
@@ -74,6 +83,17 @@ def test_a_listener_that_stands_still_blocks_nobody_and_catches_up(
         pass
     crowd.send(1.5, "/memory", 3, "")
     assert [beat.at for beat in heard.take()] == [1.5]
+
+
+def test_a_name_is_had_by_one_and_may_be_long() -> None:
+    name = abstract_name("watchdog", "0", "/fleet" * 50)
+    first = claim(name, "another brain runs")
+    with pytest.raises(BrainError, match=f"another brain runs; .*process {os.getpid()}"):
+        claim(name, "another brain runs")
+    first.close()
+    claim(name, "another brain runs").close()
+    with pytest.raises(OSError, match="too long"):
+        claim("\0" + "x" * 200, "another brain runs")
 
 
 @pytest.mark.parametrize("junk", [

@@ -18,7 +18,7 @@ from brainos_ros.conscience.lines import Lines
 from brainos_ros.conscience.outlet import Outlet
 from brainos_ros.conscience.twins import Twins
 from brainos_ros.ros import qos
-from brainos_ros.ros.executor import make_executor, spin, wake
+from brainos_ros.ros.executor import WOKEN_IDLE_S, make_executor, spin, wake
 from brainos_ros.ros.lifecycle import BrainNode
 
 LOOK_TICKS = 10
@@ -41,7 +41,8 @@ class Side:
                          start_parameter_services=False)
         self._executor, self._stop = make_executor(self.node), threading.Event()
         self._thread = threading.Thread(
-            target=spin, args=(self.node, self._executor, self._stop), name=name, daemon=True)
+            target=spin, args=(self.node, self._executor, self._stop), name=name, daemon=True,
+            kwargs={"period_s": WOKEN_IDLE_S, "idle_s": WOKEN_IDLE_S})
 
     def start(self) -> None:
         self._thread.start()

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_spec import Robot
+from brainos_ros.ros.executor import Outgoing
 from brainos_ros.watchdog import report
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
@@ -20,14 +21,19 @@ RECOVERY_S = 30.0  # limit of a restart or failover that a person asked for
 
 
 class Desk:
-    """The doors of the watchdog; made anew at each of its activations."""
+    """The doors of the watchdog; made anew at each of its activations.
 
-    def __init__(self, owner: "WatchdogNode", keeper: Keeper, robot: Robot) -> None:
+    On the thread `urgent` a failover does not wait for a restart that takes its time.
+    """
+
+    def __init__(
+        self, owner: "WatchdogNode", keeper: Keeper, robot: Robot, urgent: Outgoing
+    ) -> None:
         self._owner, self._keeper, self._robot = owner, keeper, robot
         self._loads: dict[str, report.Load] = {}
         owner.door(GetSystemStatus, "watchdog/get_status", self._get_status)
         owner.slow_door(RestartNode, "watchdog/restart", self._restart)
-        owner.slow_door(Failover, "watchdog/failover", self._failover)
+        owner.slow_door(Failover, "watchdog/failover", self._failover, urgent)
 
     def level(self, found: Assessment) -> ServiceLevel:
         return ServiceLevel(
@@ -89,6 +95,9 @@ class Desk:
         found = self._keeper.supervisor.roles[role]
         self._keeper.wake()
         if not self._keeper.wait_until(lambda: found.down_since is None, RECOVERY_S):
+            if self._keeper.ending:
+                raise BrainError(f"the watchdog was told to stop before {role} worked again",
+                                 ErrorCode.CANCELLED)
             raise BrainError(f"{role} does not work {RECOVERY_S:g} s later: "
                              f"{found.holder.last_failure or 'it was not heard of'}",
                              ErrorCode.WATCHDOG_RECOVERY_FAILED)

@@ -81,12 +81,11 @@ def test_an_executable_that_is_missing() -> None:
 def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path: Path) -> None:
     file = processes.PidFile(tmp_path / "processes.json")
     assert file.read() == processes.Found()
-    other = processes.Process(sleeper.pid, sleeper.start_time + 1, -1, adopted=False)
+    other = processes.Process(sleeper.pid, sleeper.start_time + 1, -1)
     both = {"memory": sleeper, "pfc": other}
     file.write(processes.Found(both, {"memory": "memory"}, ["pfc"], ["memory"]))
     left = file.read()
     assert list(left.living) == ["memory"], "the other had the same pid but another start"
-    assert left.living["memory"].adopted
     os.close(left.living["memory"].pidfd)
     assert (left.active, left.given_up, left.aside) == ({"memory": "memory"}, ["pfc"], ["memory"])
     (tmp_path / "processes.json").write_text("{")
