@@ -47,22 +47,23 @@ def back_up(path: Path, target: Path, with_key: bool = False) -> Backup:
     known = _read_state(copy, head)
     disk.make_directory(copy.log)
     state: dict[str, list[int]] = {}
-    copied = size = 0
+    copied = unchanged = size = 0
     wanted = [each for each in source.segments() if each.first < head.size]
     for each in wanted:
         segment, status, file = _opened(source, each)
         with file:
             if segment.suffix == PRUNED and known:
                 continue
-            place, newest = segment.path.name, each == wanted[-1]
-            now = [status.st_size, status.st_mtime_ns]
-            if known.get(place) == now and not (newest and segment.suffix == RAW):
+            place, now = segment.path.name, [status.st_size, status.st_mtime_ns]
+            if known.get(place) == now:
                 state[place] = now
+                unchanged += 1
                 continue
-            data = file.read()
-            if newest:
-                place, data = _until_head(source, segment, data, head)
-        state[place] = now
+            data = whole = file.read()
+            if each == wanted[-1]:
+                place, data = _until_head(source, segment, whole, head)
+        if data == whole:
+            state[place] = now
         disk.replace_file(copy.log / place, data)
         _drop_other_forms(copy, segment.first, place)
         copied, size = copied + 1, size + len(data)
@@ -73,11 +74,11 @@ def back_up(path: Path, target: Path, with_key: bool = False) -> Backup:
     report = _verify_restored(copy, head)
     text = json.dumps({"origin": head.origin, "files": state}, indent=1)
     disk.replace_file(copy.path / "backup.json", text.encode() + b"\n")
-    return Backup(copied, len(state) - copied, size, report)
+    return Backup(copied, unchanged, size, report)
 
 
 def _read_state(copy: Layout, head: Checkpoint) -> dict[str, list[int]]:
-    """Size and time of the files as they were when they were copied."""
+    """Size and time of the files that were copied whole, as they were then."""
     try:
         state = json.loads((copy.path / "backup.json").read_bytes())
     except FileNotFoundError:

@@ -147,6 +147,32 @@ def test_a_backup_beside_a_consolidation_ends_at_its_head(
         assert suffixes(tmp_path / "copy") == suffixes(stream.path)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_segment_that_a_backup_cut_at_its_head_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 20)
+        head = stream.checkpoint()
+        segments = Layout.segments
+
+        def grown_over_its_end(layout: Layout) -> list[SegmentFile]:
+            monkeypatch.undo()
+            before = segments(layout)
+            fill(stream, 20)
+            assert len(segments(layout)) > len(before)
+            return before if listed else segments(layout)
+
+        monkeypatch.setattr(Layout, "segments", grown_over_its_end)
+        first = back_up(stream.path, tmp_path / "copy")
+        assert (first.report.records, first.unchanged) == (head.size, 0)
+        stream.checkpoint()
+        second = back_up(stream.path, tmp_path / "copy")
+        assert (second.report.root, second.unchanged) == (stream.root.hex(), first.copied - 1)
+        third = back_up(stream.path, tmp_path / "copy")
+        assert (third.copied, third.unchanged) == (1, second.copied + second.unchanged - 1)
+
+
 def test_a_backup_with_its_key_goes_on(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
         stream.put("a", b"kept")
