@@ -249,11 +249,14 @@ class Writer:
     def thin_checkpoints(self) -> None:
         """Drop heads that lie between the ends of segments (see `notes.thin`).
 
-        On a full disk they stay. Raises BrainError (LEDGER_REFUSED) where the disk fails.
+        On a full disk they stay. Raises BrainError (LEDGER_REFUSED) where the disk fails, and once
+        the stream is closed: the file is another writer's then.
         """
         path = self._layout.checkpoints
         ends = {segment.first for segment in self._layout.segments()}
         with self._sync_lock:
+            if self._stopped:
+                raise self._stopped
             try:
                 try:
                     disk.replace_file(path, thin(path.read_bytes(), ends))
