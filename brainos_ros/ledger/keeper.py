@@ -27,8 +27,14 @@ class Keeper(Writer):
         self._paths = PathIndex(layout)
 
     def read(self, sequence: int) -> Record:
-        """Record `sequence`. Raises BrainError (NOT_FOUND, UNAVAILABLE), Damage."""
+        """Record `sequence`.
+
+        Raises BrainError (NOT_FOUND, UNAVAILABLE where it was pruned, LEDGER_REFUSED once the
+        stream is closed), Damage.
+        """
         with self._reader_lock:
+            if self._stopped and self._released.is_set():
+                raise self._stopped
             if self._reader is None:
                 self._reader = LogReader(self._layout)
             return self._reader.record(sequence)
@@ -118,6 +124,7 @@ class Keeper(Writer):
     def _release(self) -> None:
         with self._paths_lock, self._sync_lock, self._lock:
             super()._release()
-            if self._reader:
-                self._reader.close()
+            with self._reader_lock:
+                if self._reader:
+                    self._reader.close()
             self._paths.close()

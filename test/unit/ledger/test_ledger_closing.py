@@ -1,12 +1,13 @@
 """Closing a stream while other threads are about to use it."""
 
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from brainos_ros.errors import BrainError
-from brainos_ros.ledger import Stream, verify
+from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Stream, log, verify
 from brainos_ros.ledger.notes import Checkpoint
 
 
@@ -36,3 +37,35 @@ def test_heads_are_not_thinned_once_the_stream_is_another_writers(
         head = second.checkpoint()
     assert verify(tmp_path / "pfc", head).verified
     assert head.note in (tmp_path / "pfc/checkpoints").read_text()
+
+
+def test_a_read_under_way_keeps_its_files_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream.open(tmp_path, "pfc", window_s=3600.0)
+    number = stream.event("note", b"x")
+    stream.sync()
+    closer = threading.Thread(target=stream.close)
+    read = log._Raw.read
+
+    def closed_meanwhile(file: log._Raw, offset: int, length: int) -> bytes:
+        monkeypatch.undo()
+        closer.start()
+        assert stream._released.wait(10.0)
+        closer.join(0.2)
+        return read(file, offset, length)
+
+    monkeypatch.setattr(log._Raw, "read", closed_meanwhile)
+    assert stream.read(number).body == b"x"
+    closer.join()
+
+
+def test_a_closed_stream_is_not_read_and_holds_no_file_open(tmp_path: Path) -> None:
+    stream = Stream.open(tmp_path, "pfc")
+    stream.read(0)
+    stream.close()
+    with pytest.raises(BrainError, match="is closed") as refusal:
+        stream.read(0)
+    assert refusal.value.code is ErrorCode.LEDGER_REFUSED
+    held = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert [path for path in held if path.is_relative_to(tmp_path)] == []
