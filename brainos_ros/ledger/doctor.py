@@ -5,6 +5,7 @@ derived, and nothing else.
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -266,10 +267,12 @@ class Doctor:
 
     def _drop_cached_pages(self) -> None:
         """After a failed fsync the cache may hold what the disk does not: read the disk."""
-        for segment in self._layout.segments():
-            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(fd)
+        layout = self._layout
+        for path in (*(segment.path for segment in layout.segments()), layout.checkpoints):
+            with suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(fd)
 
     def _repair(self) -> list[str]:
         repaired = []
