@@ -134,9 +134,14 @@ class Writer:
         """A write that failed: what it left is taken back, or the stream stops."""
         try:
             disk.ftruncate(self._fd, offset)
-            disk.allocate(self._fd, offset, self._capacity - offset)
         except OSError as second:
             return self._stop(f"what a failed write left could not be taken back: {second}")
+        try:
+            disk.allocate(self._fd, offset, self._capacity - offset)
+        except OSError as second:
+            if second.errno not in disk.TRANSIENT:
+                return self._stop(f"room that was given back could not be taken again: {second}")
+            self._capacity = offset  # somebody else has it: the next record begins a segment
         if error.errno in disk.TRANSIENT:
             return BrainError(
                 f"stream '{self.path.name}' did not accept the record: {error}; free some space",
