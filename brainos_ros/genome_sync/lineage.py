@@ -5,7 +5,6 @@ when read; the ledger's events cite the hash. Every change is recorded before it
 summary is kept, which is enough to go on from where the events before it were pruned.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.evolution import Generation, Strategy
 from brainos_ros.genome_sync.genome import Genome
+from brainos_ros.ledger import disk
 
 SUMMARY = "summary"
 MOST_SUMMED_UP = 100
@@ -196,14 +196,9 @@ class Lineage:
         return self._folder / f"{genome_hash}.msgpack"
 
     def _save(self, genome: Genome) -> None:
-        path = self._path(genome.hash)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            file.write(genome.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        """Durable before the ledger cites it: a citation without its file ends the next start."""
+        disk.make_directory(self._folder)
+        disk.replace_file(self._path(genome.hash), genome.encode())
 
 
 def _entry(

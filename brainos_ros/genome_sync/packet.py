@@ -9,7 +9,6 @@ our fleet", the second which robot.
 
 import hashlib
 import hmac
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.genome import MAX_BYTES, Genome
+from brainos_ros.ledger import disk
 
 PACKET = b"brainos/genome-packet/1"
 REQUEST = b"brainos/genome-request/1"
@@ -141,14 +141,8 @@ def load_identity(path: Path) -> Ed25519PrivateKey:
     except ValueError as error:
         raise BrainError(f"{path} is not an Ed25519 key of 32 bytes: {error}") from None
     key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(key.private_bytes_raw())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    disk.make_directory(path.parent)
+    disk.replace_file(path, key.private_bytes_raw(), 0o600)
     return key
 
 

@@ -1,6 +1,7 @@
 """The history of genomes: activation, roll-back, bars, and the way back after a restart."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from brainos_ros.genome_sync import lineage as lineage_module
 from brainos_ros.genome_sync.evolution import Generation, Strategy
 from brainos_ros.genome_sync.genome import Genome, scalar
 from brainos_ros.genome_sync.lineage import SUMMARY, Lineage
+from brainos_ros.ledger import disk
 
 
 def genome(value: float) -> Genome:
@@ -135,6 +137,35 @@ def test_what_the_ledger_refuses_is_not_done(tmp_path, stream) -> None:
         with pytest.raises(BrainError):
             change()
         assert (lineage.entries, lineage.genome.hash, lineage.barred) == before
+
+
+def test_a_genome_outlives_a_power_cut_before_the_ledger_cites_it(
+    tmp_path: Path, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace, record = disk.fsync, disk.replace, stream.record
+
+    def synced(fd: int) -> None:
+        steps.append(f"synced {Path(f'/proc/self/fd/{fd}').readlink().name}")
+        fsync(fd)
+
+    def renamed(fresh: Path, path: Path) -> None:
+        steps.append(f"renamed to {path.name}")
+        replace(fresh, path)
+
+    def cited(kind: str, body) -> int:
+        steps.append(kind)
+        return record(kind, body)
+
+    monkeypatch.setattr(disk, "fsync", synced)
+    monkeypatch.setattr(disk, "replace", renamed)
+    monkeypatch.setattr(stream, "record", cited)
+    lineage = start(tmp_path / "genome_sync", stream)
+    name = f"{lineage.active.genome_hash}.msgpack"
+    kept = [f"synced {name}.new", f"renamed to {name}", "synced genomes"]
+    assert steps == [
+        f"synced {tmp_path.name}", "synced genome_sync", *kept, "genome.activated"
+    ]  # fmt: skip
 
 
 def test_a_changed_or_missing_file_is_refused(tmp_path, stream) -> None:

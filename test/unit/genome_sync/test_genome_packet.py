@@ -11,6 +11,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync import packet as module
 from brainos_ros.genome_sync.genome import Genome, scalar
 from brainos_ros.genome_sync.packet import Fleet, Packet, Request, load_identity
+from brainos_ros.ledger import disk
 
 KEY = b"k" * 32
 ALICE, MALLORY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -94,3 +95,10 @@ def test_an_identity_is_made_once_and_private(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(BrainError, match="32 bytes"):
         load_identity(path)
+
+
+def test_an_identity_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    load_identity(tmp_path / "genome_sync" / "identity.key")
+    assert synced == [tmp_path, tmp_path / "genome_sync"]
