@@ -174,7 +174,7 @@ class GenomeSyncNode(BrainNode):
                 self._lineage.rollback(request.genome_hash, request.reason, self._now())
             response.generation = self._generation(self._lineage.active)
         if not request.release:
-            self._announce()
+            response.message = self._announce()
         return response
 
     def _sync(self, request: Any, response: Any) -> Any:
@@ -233,7 +233,7 @@ class GenomeSyncNode(BrainNode):
             self._lineage.evolved(result, seed, self._now())
             response.generation = self._generation(self._lineage.active)
         if result.improved:
-            self._announce()
+            response.message = self._announce()
         response.improved, response.evaluated = result.improved, result.evaluated
         response.fitness_before, response.fitness_after = (
             result.fitness_before,
@@ -293,9 +293,19 @@ class GenomeSyncNode(BrainNode):
         )
         return messages.packet_to(signed)
 
-    def _announce(self) -> None:
-        if self._register:
-            self._updates.publish(self._packet(self._register))
+    def _announce(self) -> str:
+        """Tell the fleet of the genome in use, which stays that whatever comes of it.
+
+        Returns a remark where it failed, else nothing.
+        """
+        try:
+            if self._register:
+                self._updates.publish(self._packet(self._register))
+        except Exception as error:
+            remark = f"done, but the fleet was not told: {error}"
+            self.note_failure(remark)
+            return remark
+        return ""
 
     def _on_packet(self, register: Register, message: msg.GenomePacket) -> None:
         self._take(lambda: register.receive(messages.packet_from(message), self._now()))

@@ -9,7 +9,7 @@ from brainos_msgs import msg, srv
 from lifecycle_msgs.msg import Transition
 from waiting import wait_for
 
-from brainos_ros.errors import ErrorCode
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.node import UPDATED, GenomeSyncNode
 from brainos_ros.ledger import Stream
 from brainos_ros.ledger.backup import back_up
@@ -201,3 +201,21 @@ def test_two_robots_hear_each_other_and_nobody_else(graph, monkeypatch, tmp_path
     graph.publisher(msg.GenomePacket, UPDATED, qos.STATE).publish(forged)
     wait_for(lambda: second.rejected == 1)
     assert second.peers["r1"].packet_id == packet.packet_id
+
+
+def test_a_change_that_the_fleet_is_not_told_of_is_a_change(graph, monkeypatch) -> None:
+    monkeypatch.setenv("BRAINOS_SERIALIZATION_KEY", KEY)
+    node = start(graph)
+    first = status(graph).active.genome_hash
+
+    def refuse(kind: str, body) -> int:
+        raise BrainError("no space", ErrorCode.LEDGER_REFUSED)
+
+    monkeypatch.setattr(node, "record", refuse)
+    evolved = evolve(graph, seed=5, candidates=16)
+    assert (evolved.success, evolved.improved, evolved.seed_used) == (True, True, 5)
+    returned = rollback(graph)
+    assert (returned.success, returned.generation.genome_hash) == (True, first)
+    for reply in (evolved, returned):
+        assert reply.message == "done, but the fleet was not told: no space"
+    assert len(history(graph)) == 3
