@@ -85,14 +85,14 @@ class Keeper:
         self._clock = Unstepped(now_ns, steady_ns)
         self._recalls = 0
         self._hits: Counter[str] = Counter()
-        self._unfinished = 0
+        self._unfinished: set[int] = set()  # records of forgets under way, or that failed
         self._late: list[tuple[int, Episode, int, int]] = []  # in the ledger, not yet in SQLite
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # after recall.lock, where both are held
 
-    @_alone
     def close(self) -> None:
-        self.recall.close()
-        self._store.close()
+        with self.recall.lock, self._lock:
+            self.recall.close()
+            self._store.close()
 
     # ---------------------------------------------------------------- writing
 
@@ -268,7 +268,7 @@ class Keeper:
                 )
             body = {"episode_id": episode_id, "purge": purge, "reason": reason}
             record = ledger.event("forget", body, durable=purge)
-            self._unfinished += 1
+            self._unfinished.add(record)
         if purge:
             _purge(places, reason, ledger)
         with self._lock, self._store.transaction():
@@ -276,8 +276,9 @@ class Keeper:
         if purge:
             self._erase_traces()
         with self._lock:
-            self._unfinished -= 1
-            self._advance(record + 1)
+            if record in self._unfinished:  # else `catch_up` finished it meanwhile
+                self._unfinished.remove(record)
+                self._advance(record + 1)
 
     def _erase_traces(self) -> None:
         steps = self._store.erase_traces()
@@ -319,21 +320,22 @@ class Keeper:
 
     # ---------------------------------------------------------------- the ledger is the truth
 
-    @_alone
     def catch_up(self, ledger: Stream) -> int:
         """Apply what the ledger has and SQLite lacks; return the number of records looked at.
 
-        After a crash that is what lay between the two writes; without the file, everything.
+        After a crash that is what lay between the two writes; without the file, everything. A
+        `forget` may still be under way on its thread: it is finished here, and there once more.
         """
-        if self._store.end > ledger.size:
-            self._store.clear()
-        start, size = self._store.end, ledger.size
-        records = ledger.records(start)
-        while some := list(islice(records, _MANY)):
-            self._catch_up(some, ledger)
-        self._store.advance(size)
-        self._unfinished, self._late = 0, []
-        return size - start
+        with self.recall.lock, self._lock:
+            if self._store.end > ledger.size:
+                self._store.clear()
+            start, size = self._store.end, ledger.size
+            records = ledger.records(start)
+            while some := list(islice(records, _MANY)):
+                self._catch_up(some, ledger)
+            self._store.advance(size)
+            self._unfinished, self._late = set(), []
+            return size - start
 
     def _catch_up(self, records: Sequence[Record], ledger: Stream) -> None:
         """Apply records and advance, so that a try that is cut short was not in vain."""

@@ -70,7 +70,7 @@ class Recall:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA query_only=ON")
 

@@ -1,6 +1,8 @@
 import json
+import sqlite3
 import threading
 import uuid
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -389,6 +391,80 @@ def test_others_are_let_in_while_traces_are_erased(brain, monkeypatch):
     forgetting.join(10.0)
     assert not forgetting.is_alive()
     assert traces(brain) == []
+
+
+class Contended:
+    """A lock whose first holder keeps it until another thread wants it too."""
+
+    def __init__(self, lock):
+        self._lock, self.held, self._wanted = lock, threading.Event(), threading.Event()
+
+    def __enter__(self):
+        first = not self.held.is_set()
+        if not first:
+            self._wanted.set()
+        self._lock.acquire()
+        if first:
+            self.held.set()
+            assert self._wanted.wait(20.0)
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def in_time(work):
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20.0)
+    return not thread.is_alive()
+
+
+@pytest.fixture
+def erasing(tmp_path):
+    """(brain, thread): a purge that erases traces, and goes on once another wants its lock."""
+    brain = Brain(tmp_path)
+    (secret,) = brain.write(episode(context={"name": "Xanthippe"}))
+    lock = brain.keeper.recall.lock = Contended(brain.keeper.recall.lock)
+
+    def forget():
+        with suppress(sqlite3.ProgrammingError):  # the file was closed meanwhile
+            brain.forget(secret.episode_id, True, "her wish")
+
+    forgetting = threading.Thread(target=forget, daemon=True)
+    forgetting.start()
+    assert lock.held.wait(20.0)
+    return brain, forgetting
+
+
+def test_a_memory_is_closed_during_a_purge(erasing):
+    brain, forgetting = erasing
+    brain.ledger.close()
+    assert in_time(brain.keeper.close)
+    forgetting.join(20.0)
+    assert not forgetting.is_alive()
+    brain.open()
+    assert traces(brain) == []
+    brain.close()
+
+
+def test_a_memory_is_activated_again_during_a_purge(erasing, monkeypatch):
+    brain, forgetting = erasing
+    brain.ledger.close()
+    brain.ledger = Stream.open(brain.home / "ledger", "memory")
+    assert in_time(lambda: brain.keeper.catch_up(brain.ledger))
+    forgetting.join(20.0)
+    assert not forgetting.is_alive()
+    (other,) = brain.write(episode(context={"name": "Xanthippe"}))
+    assert brain.keeper._store.end == brain.ledger.size
+    with monkeypatch.context() as patch:
+        kill_at(patch, Store, "erase_traces", False)
+        with pytest.raises(Killed):
+            brain.forget(other.episode_id, True, "her wish")
+    brain.write(episode())
+    assert brain.ledger.read(brain.keeper._store.end).kind == "forget", "the next start does it"
+    brain.restart()
+    assert traces(brain) == []
+    brain.close()
 
 
 def test_applying_records_again_changes_nothing(brain):
