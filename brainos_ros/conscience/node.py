@@ -5,6 +5,7 @@ lifecycle node, the gate with its sensors (while active), and the halt (from con
 """
 
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -60,7 +61,8 @@ class ConscienceNode(BrainNode):
         self._gate_side: GateSide | None = None
         self._writer: Writer | None = None
         self._unrecorded = ""
-        self._untold: list[dict[str, Any]] = []
+        self._untold: list[dict[str, Any]] = []  # halts that no writer has
+        self._telling = threading.Lock()
         self._halt_side = Side(self, "conscience_halt")
         self._halt_side.node.create_service(
             srv.Halt, self.resolve_service_name("conscience/halt"), self._halt,
@@ -90,8 +92,9 @@ class ConscienceNode(BrainNode):
         self._evaluations = self.create_publisher(
             msg.SafetyEvaluation, "conscience/evaluations", qos.EVENT)
         self._begin_record()
-        while self._untold:
-            self._writer.put("halt", self._untold.pop(0))
+        with self._telling:
+            while self._untold:
+                self._writer.put("halt", self._untold.pop(0))
         self._gate = Gate(base(self.settings), self._assumed, periods(self.settings), self._rules)
         self._gate.expects_people = bool(self.settings["tracked_people_topic"])
         self._gate.halted = self.latch.look
@@ -118,9 +121,12 @@ class ConscienceNode(BrainNode):
             self._approvals.expire(everything=True)
             self._gate_side.close()
             self._gate_side = None
-        if self._writer is not None:
+        with self._telling:
             writer, self._writer = self._writer, None
-            writer.close()
+        if writer is not None:
+            left = [body for kind, body in writer.close() if kind == "halt"]
+            with self._telling:
+                self._untold[:0] = left
 
     def diagnose(self) -> dict[str, object]:
         if self._gate_side is None:
@@ -213,11 +219,11 @@ class ConscienceNode(BrainNode):
         response.latency_ms = (time.monotonic() - started) * 1e3
         response.message = "; ".join(filter(None, (unsent, self.latch.forget_armed())))
         body = {"cause": cause, "latency_ms": response.latency_ms, "state": self.state_id}
-        writer = self._writer
-        if writer is not None:
-            writer.put("halt", body)
-        elif len(self._untold) < 100:
-            self._untold.append(body)
+        with self._telling:
+            if self._writer is not None:
+                self._writer.put("halt", body)
+            elif len(self._untold) < 100:
+                self._untold.append(body)
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:

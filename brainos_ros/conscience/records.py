@@ -4,11 +4,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 Record = Callable[[str, dict[str, Any]], object]
 LAG_LIMIT_S = 0.1
 RETRY_S = 0.2
+CLOSE_S = 2.0
 MOST_WAITING = 1000
 MOST_LINES = 500  # of these, the gate's; the rest of the room is for what people did
 LINES = ("gate", "stop")
@@ -54,11 +56,16 @@ class Writer:
             return f"ledger refused: {self._failure}"
         return "ledger lags" if now - since > LAG_LIMIT_S else ""
 
-    def close(self) -> None:
-        """Writes what waits, if the ledger takes it, and ends the thread."""
+    def close(self) -> list[tuple[str, dict[str, Any]]]:
+        """Writes what waits, if the ledger takes it, ends the thread and gives what is left.
+
+        What a ledger that hangs may take later is among it. No record is handed over from now on.
+        """
         self._closing = True
         self._wake.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=CLOSE_S)
+        left, self._waiting = self._waiting, deque()
+        return [(kind, body) for _, kind, body in left]
 
     def _run(self) -> None:
         while True:
@@ -67,19 +74,20 @@ class Writer:
                     return
                 self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                _, kind, body = self._waiting[0]
-                try:
-                    self._record(kind, body)
-                except Exception as error:
-                    self._failure = str(error) or type(error).__name__
-                    if self._closing:
-                        return
-                    self._wake.wait(RETRY_S)
-                    self._wake.clear()
-                else:
-                    self._failure = ""
-                    self._waiting.popleft()
+            with suppress(IndexError):  # nothing waits any more, or `close` has taken it
+                while True:
+                    _, kind, body = self._waiting[0]
+                    try:
+                        self._record(kind, body)
+                    except Exception as error:
+                        self._failure = str(error) or type(error).__name__
+                        if self._closing:
+                            return
+                        self._wake.wait(RETRY_S)
+                        self._wake.clear()
+                    else:
+                        self._failure = ""
+                        self._waiting.popleft()
 
 
 class Refusals:

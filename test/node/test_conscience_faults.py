@@ -1,5 +1,6 @@
 """Faults in a real graph: each one ends stopped, and a halt always works."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -22,7 +23,11 @@ from waiting import wait_for  # noqa: E402
 from brainos_ros.conscience import stream  # noqa: E402
 from brainos_ros.conscience.credentials import reset_token  # noqa: E402
 from brainos_ros.conscience.node import ConscienceNode  # noqa: E402
-from brainos_ros.ledger import verify  # noqa: E402
+from brainos_ros.conscience.records import Writer  # noqa: E402
+from brainos_ros.errors import BrainError, ErrorCode  # noqa: E402
+from brainos_ros.ledger import Stream, verify  # noqa: E402
+from brainos_ros.ledger.layout import Layout  # noqa: E402
+from brainos_ros.ledger.log import frames_from, to_record  # noqa: E402
 from brainos_ros.ros import qos  # noqa: E402
 from brainos_ros.ros.conversions import dict_to_attributes  # noqa: E402
 
@@ -262,6 +267,84 @@ def test_started_on_a_full_disk_it_halts_and_moves_nothing_until_space_returns(
     assert verify(graph.home / "ledger" / "conscience").verified
     kinds = [kind for _, kind, _ in stream.events(graph.home)]
     assert kinds.index("rules.loaded") < kinds.index("evaluation")
+
+
+def halts_on_record(graph: Any, node: ConscienceNode) -> list[str]:
+    """Who halted it, once it has ended."""
+    graph.stop(node)
+    frames = frames_from(Layout(graph.home / "ledger" / "conscience"), 0)
+    return [json.loads(record.body)["cause"].partition(":")[0]
+            for record in map(to_record, frames) if record.kind == "halt"]
+
+
+def halt(node: ConscienceNode, requester: str) -> None:
+    assert node._halt(srv.Halt.Request(requester=requester), srv.Halt.Response()).success
+
+
+def test_a_halt_that_the_ledger_refuses_is_on_record_after_the_next_activation(
+        graph: Any, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = graph.start(ConscienceNode, **FAST_BASE)
+
+    def full(*_: Any, **__: Any) -> int:
+        raise BrainError("no space left", ErrorCode.LEDGER_REFUSED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "event", full)
+        for requester in ("anna", "ben"):
+            halt(node, requester)
+        assert graph.change_state("conscience", Transition.TRANSITION_DEACTIVATE)
+    halt(node, "carl")
+    assert graph.change_state("conscience", Transition.TRANSITION_ACTIVATE)
+    assert halts_on_record(graph, node) == ["anna", "ben", "carl"]
+
+
+class Wanted:
+    """A lock that says how often it was wanted."""
+
+    def __init__(self) -> None:
+        self._lock, self.times = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self.times += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: Any) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("transition", ["deactivate", "activate"])
+def test_a_halt_beside_a_transition_is_on_record(
+        graph: Any, keys: Path, monkeypatch: pytest.MonkeyPatch, transition: str) -> None:
+    """It begins while the halt is between asking for the writer and using it."""
+    begun = "active" if transition == "deactivate" else "inactive"
+    node = graph.start(ConscienceNode, begun, **FAST_BASE)
+    lock = node._telling = Wanted()
+    wanted = getattr(Transition, f"TRANSITION_{transition.upper()}")
+    change = threading.Thread(target=graph.change_state, args=("conscience", wanted))
+
+    def in_between() -> None:
+        monkeypatch.undo()
+        before = lock.times
+        change.start()
+        wait_for(lambda: lock.times > before or not change.is_alive())
+
+    put = Writer.put
+
+    def put_late(*given: Any) -> None:
+        in_between()
+        put(*given)
+
+    class Late(list[Any]):
+        def append(self, body: Any) -> None:
+            in_between()
+            super().append(body)
+
+    node._untold = Late()
+    monkeypatch.setattr(Writer, "put", put_late)
+    halt(node, "anna")
+    change.join(10.0)
+    assert not change.is_alive()
+    assert halts_on_record(graph, node) == ["anna"]
 
 
 @pytest.fixture

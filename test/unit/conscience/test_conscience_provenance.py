@@ -13,7 +13,7 @@ import pytest
 import yaml
 from waiting import wait_for
 
-from brainos_ros.conscience import adopted, stream
+from brainos_ros.conscience import adopted, records, stream
 from brainos_ros.conscience.approvals import Approvals
 from brainos_ros.conscience.circuit import LONGEST_RECORD, Circuit, record_rules
 from brainos_ros.conscience.credentials import (
@@ -270,6 +270,31 @@ def test_a_writer_keeps_no_more_than_it_may_and_says_what_was_lost() -> None:
         *({"halt": number} for number in range(MOST_WAITING - MOST_LINES)),
         {"records_lost": 10 + MOST_LINES}, {"n": "later"}]
     assert not writer._thread.is_alive()
+
+
+def test_a_writer_that_is_closed_gives_back_what_the_ledger_refuses() -> None:
+    slow = Slow()
+    slow.error = OSError("disk full")
+    slow.let.set()
+    writer = Writer(slow)
+    for number in range(3):
+        writer.put("halt", {"n": number})
+    assert writer.close() == [("halt", {"n": number}) for number in range(3)]
+    assert not writer._thread.is_alive()
+
+
+def test_a_writer_whose_ledger_hangs_writes_nothing_more_once_it_is_closed(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "CLOSE_S", 0.01)
+    slow = Slow()
+    writer = Writer(slow)
+    for number in range(2):
+        writer.put("halt", {"n": number})
+    assert writer.close() == [("halt", {"n": 0}), ("halt", {"n": 1})]
+    slow.let.set()
+    writer._thread.join(10.0)
+    assert not writer._thread.is_alive()
+    assert slow.records == [{"n": 0}]
 
 
 def tick(command: float = 0.0, causes: tuple[str, ...] = (), asked: float = 0.5) -> Tick:
