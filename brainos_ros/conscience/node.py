@@ -188,9 +188,10 @@ class ConscienceNode(BrainNode):
         self._circuit.flush()
 
     def _state_changed(self, causes: tuple[str, ...]) -> None:
-        """Publishes the safety state; called by the gate's thread."""
-        states = msg.SafetyState
-        halted = self.latch.halted
+        """Publishes the safety state; called by the gate's thread, which may not know of a halt."""
+        states, halted = msg.SafetyState, self._halted()
+        if halted and halted not in causes:
+            causes = (halted, *causes)
         self._tell(states.HALTED if halted else
                    states.PROTECTIVE_STOP if causes else states.RUNNING, causes)
 
@@ -200,10 +201,12 @@ class ConscienceNode(BrainNode):
             reason="; ".join(causes) or "commands pass, limited by speed and separation",
             rules_version=self._circuit.rules.version, epoch=self.epoch))
 
+    def _halted(self) -> str:
+        cause = self.latch.cause
+        return f"halted: {cause}" if cause else ""
+
     def _hold(self) -> str:
-        if self.latch.halted:
-            return f"halted: {self.latch.cause}"
-        return self._gate.emergency
+        return self._halted() or self._gate.emergency
 
     # ---------------------------------------------------------------- doors
 

@@ -165,6 +165,26 @@ def test_halt_latches_until_an_operator_resets(graph: Any, keys: Path, world: Wo
     assert not any(map(moving, world.commands.messages))
 
 
+def test_a_halt_at_the_tick_that_clears_all_else_is_the_cause_that_is_told(
+        graph: Any, keys: Path, world: World) -> None:
+    world.silent.add("watchdog")
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    states.wait_for(lambda state: state.causes == ["watchdog silent"])
+
+    def just_before() -> str:
+        found = node.latch.look()
+        if not node._gate.protective:
+            node.latch.halt("anna: a test")
+        return found
+
+    node._gate.halted = just_before
+    world.silent.clear()
+    told = states.wait_for(lambda state: state.state == STATES.HALTED)
+    assert told.causes == ["halted: anna: a test"]
+    assert told.reason == "halted: anna: a test"
+
+
 @pytest.mark.parametrize("state", ["unconfigured", "inactive"])
 def test_halt_answers_in_every_state(graph: Any, keys: Path, state: str) -> None:
     node = graph.start(ConscienceNode, state, **FAST_BASE)
