@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -86,7 +86,8 @@ class Keeper:
         self._recalls = 0
         self._hits: Counter[str] = Counter()
         self._unfinished: set[int] = set()  # records of forgets under way, or that failed
-        self._late: list[tuple[int, Episode, int, int]] = []  # in the ledger, not yet in SQLite
+        # (record, what it means for SQLite), not done there yet
+        self._late: list[tuple[int, Callable[[], None]]] = []
         self._lock = threading.RLock()  # after recall.lock, where both are held
 
     def close(self) -> None:
@@ -157,20 +158,20 @@ class Keeper:
         self._make_room(episodes, [len(body) for body in bodies], ledger)
         places = [ledger.event("episode", body) for body in bodies]
         self._late = [
-            (place, episode, len(packed), self._ended(episode))
+            (place, partial(self._store.add, place, episode, len(packed), self._ended(episode)))
             for place, episode, packed in zip(places, episodes, bodies, strict=True)
         ]
         with suppress(BrainError):  # it is accepted; `expire` and the next write try again
             self._settle()
 
     def _settle(self) -> None:
-        """Put into SQLite what the ledger took. Raises BrainError (UNAVAILABLE)."""
+        """Do in SQLite what the ledger took. Raises BrainError (UNAVAILABLE)."""
         if not self._late:
             return
         try:
             with self._store.transaction():
-                for each in self._late:
-                    self._store.add(*each)
+                for _, do in self._late:
+                    do()
                 if not self._unfinished:
                     self._store.advance(self._late[-1][0] + 1)
         except sqlite3.Error as error:
@@ -232,13 +233,15 @@ class Keeper:
             some = places[start : start + _MANY]
             body = {"episodes": self._store.ids(some), "why": why}
             record = ledger.event("retention", body)
-            with self._store.transaction():
-                self._store.remove(some)
-                self._advance(record + 1)
+            self._late = [(record, partial(self._store.remove, some))]
+            self._settle()
 
     @_alone
     def expire(self, ledger: Stream) -> int:
-        """Let go of the oldest that outlived their kind's time; return how many."""
+        """Let go of the oldest that outlived their kind's time; return how many.
+
+        Raises BrainError (LEDGER_REFUSED, UNAVAILABLE).
+        """
         self._settle()
         going: list[int] = []
         for kind, ttl_s in self._ttl_s.items():

@@ -233,6 +233,41 @@ def test_what_the_ledger_took_is_kept_though_sqlite_is_full(brain, full, room, k
     assert brain.recall("second") == [second]
 
 
+@pytest.mark.parametrize("kept", ["the next try", "a restart"])
+@pytest.mark.parametrize("why", ["outlived", "evicted"])
+def test_what_the_ledger_let_go_of_goes_though_sqlite_is_full(tmp_path, why, kept):
+    if why == "outlived":
+        brain = Brain(tmp_path, ttl={"working": 3600.0})
+    else:
+        brain = Brain(tmp_path, limits={**LIMITS, "working": 300})
+    brain.write(episode("old", kind="working"))
+    brain.now += HOUR + 1
+    size = brain.ledger.size
+    brain.keeper._store._db.execute("PRAGMA query_only=ON")
+
+    def expire():
+        brain.keeper.expire(brain.ledger)
+
+    def write():
+        brain.write(episode("new", kind="working"))
+
+    for refused in (expire, expire, write) if why == "outlived" else (write, write, expire):
+        with pytest.raises(BrainError, match="does not take what the ledger has") as caught:
+            refused()
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert brain.ledger.size == size + 1, "it was let go of once"
+    record = brain.ledger.read(size)
+    assert (record.kind, json.loads(record.body)["why"]) == ("retention", why)
+    brain.keeper._store._db.execute("PRAGMA query_only=OFF")
+    if kept == "a restart":
+        brain.restart()
+    write()
+    expire()
+    assert [each.action for each in brain.recall()] == ["new"]
+    assert brain.keeper._store.end == brain.ledger.size == size + 2
+    brain.close()
+
+
 def test_what_is_found_is_told_though_it_cannot_be_counted_as_used(brain):
     kept = brain.write(episode())
     brain.keeper._store._db.execute("PRAGMA query_only=ON")
