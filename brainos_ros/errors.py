@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+LEDGER_REFUSED = "ledger refused"
+"""How the conscience's cause for a ledger that takes nothing begins; the watchdog looks for it."""
+
 
 class ErrorCode(IntEnum):
     """Result codes of every service and action; the same values as `brainos_msgs/msg/ErrorCode`.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
+from brainos_ros.errors import LEDGER_REFUSED
+
 Record = Callable[[str, dict[str, Any]], object]
 LAG_LIMIT_S = 0.1
 RETRY_S = 0.2
@@ -53,7 +55,7 @@ class Writer:
         except IndexError:
             return ""
         if self._failure:
-            return f"ledger refused: {self._failure}"
+            return f"{LEDGER_REFUSED}: {self._failure}"
         return "ledger lags" if now - since > LAG_LIMIT_S else ""
 
     def close(self) -> list[tuple[str, dict[str, Any]]]:

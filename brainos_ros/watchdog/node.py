@@ -13,7 +13,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
 
 from brainos_ros import robot_file
-from brainos_ros.errors import BrainError
+from brainos_ros.errors import LEDGER_REFUSED, BrainError
 from brainos_ros.offline.reach import Reach
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import message_type
@@ -222,7 +222,7 @@ class WatchdogNode(BrainNode):
 
     def _note_safety(self, message: SafetyState) -> None:
         """A conscience without its ledger lives on, so that it can halt, and lets nothing move."""
-        refused = next((each for each in message.causes if each.startswith("ledger refused")), "")
+        refused = next((each for each in message.causes if each.startswith(LEDGER_REFUSED)), "")
         with self._keeper.lock:
             self._keeper.supervisor.hindered = {CONSCIENCE: refused} if refused else {}
         self._keeper.wake()

@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from waiting import wait_for  # noqa: E402
 
-from brainos_ros.errors import BrainError  # noqa: E402
+from brainos_ros.errors import LEDGER_REFUSED, BrainError  # noqa: E402
 from brainos_ros.ros import composed, qos  # noqa: E402
 from brainos_ros.watchdog import plan  # noqa: E402
 from brainos_ros.watchdog.node import WatchdogNode  # noqa: E402
@@ -221,7 +221,7 @@ def test_a_conscience_without_its_ledger_is_in_the_level(graph: Any, tmp_path: P
     ledger.write_text("no directory")
     levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
     graph.start(WatchdogNode, state="unconfigured", robot_file=str(path))
-    said = levels.wait_for(lambda level: "ledger refused" in level.reason)
+    said = levels.wait_for(lambda level: f"conscience: {LEDGER_REFUSED}: " in level.reason)
     assert said.level == ServiceLevel.DEGRADED_ONLINE
     assert said.failed_components == ["conscience"]
     assert said.recommended_actions

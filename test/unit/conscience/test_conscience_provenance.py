@@ -35,7 +35,7 @@ from brainos_ros.conscience.rules import Level, RuleSet
 from brainos_ros.conscience.rules_file import load, parse
 from brainos_ros.conscience.settings import DESCRIBED, base, people, periods
 from brainos_ros.conscience.twins import LISTEN_S, Twins
-from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.errors import LEDGER_REFUSED, BrainError, ErrorCode
 from brainos_ros.ledger import Stream
 
 SHIPPED = load(adopted.rules_file(""))
@@ -239,9 +239,8 @@ def test_a_writer_that_lags_or_fails_says_so_until_it_has_caught_up() -> None:
     slow.error = OSError("disk full")
     slow.let.set()
     slow.took.wait(10.0)
-    while "refused" not in writer.problem(time.monotonic()):
-        pass
-    assert "disk full" in writer.problem(time.monotonic())
+    refused = f"{LEDGER_REFUSED}: disk full"  # what the watchdog looks for
+    wait_for(lambda: writer.problem(time.monotonic()) == refused)
     slow.error = None
     while writer.problem(time.monotonic()):
         pass
