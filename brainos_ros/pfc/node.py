@@ -231,9 +231,9 @@ class PfcNode(BrainNode):
     # ---------------------------------------------------------------- learn
 
     def _tick(self) -> None:
-        self.store.flush()
         if self._acting is not None:
             self._acting.check_time()
+        self.store.flush()
 
     def learn(self, outcome: Outcome) -> None:
         self.store.add_outcome(self.record("outcome", outcome.to_dict()), outcome)

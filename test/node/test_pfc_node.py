@@ -485,6 +485,27 @@ def test_too_long_is_a_failure_that_is_learnt(graph, world):
     pursuer.close()
 
 
+def test_a_disk_that_is_full_meanwhile_does_not_let_it_go_on(graph, world, monkeypatch):
+    flush = Store.flush
+
+    def fill_up(store):
+        if world.began.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        flush(store)
+
+    pfc = start(graph, action_timeout_s=0.2)
+    pursuer = Pursuer(graph, pfc)
+    world.holding = True
+    with monkeypatch.context() as full:
+        full.setattr(Store, "flush", fill_up)
+        done = pursuer.pursue("a")
+    assert world.cancelled.is_set()
+    assert done.result.outcome == "failure"
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "0.0 of 1.0 similar" in reply.decision.reasoning
+    pursuer.close()
+
+
 def test_nothing_is_begun_in_an_emergency(graph, world):
     pfc = start(graph)
     level = graph.publisher(ServiceLevel, "service_level", qos.STATE)
