@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from action_msgs.srv import CancelGoal
 from brainos_msgs.msg import Attribute, Episode, SafetyState, ServiceLevel, WorldState
 from brainos_msgs.msg import Decision as DecisionMsg
 from brainos_msgs.srv import Decide, Evaluate, Explain, Redeem, WriteEpisode
 from rclpy.client import Client
 from rclpy.serialization import deserialize_message, serialize_message
-from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.acting.node import Acting, arguments
@@ -35,7 +33,6 @@ from brainos_ros.shipped import shipped
 
 SETTLE_S = 0.5
 ANSWER_S = 0.1  # the loop waits meanwhile
-OVER = (CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID, CancelGoal.Response.ERROR_GOAL_TERMINATED)
 
 
 class PfcNode(BrainNode):
@@ -74,7 +71,6 @@ class PfcNode(BrainNode):
         self._asking = self._owned(Inline(self), Inline.close)
         self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
         self._redeem = self._asking.client(Redeem, "conscience/redeem")
-        self._cancel = self._asking.client(CancelGoal, "execute/_action/cancel_goal")
         self._write = self._asking.client(WriteEpisode, "memory/write")
         self._world: dict[str, Any] = {}
         self._world_works = True
@@ -263,16 +259,6 @@ class PfcNode(BrainNode):
             self.get_logger().warning(
                 f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
             )
-
-    def cancel(self, goal_id: UUID) -> bool:
-        """Cancel an order that an earlier process gave the robot; False until it obeys."""
-        request = CancelGoal.Request()
-        request.goal_info.goal_id = goal_id
-        try:
-            reply = self._asking.call(self._cancel, request, ANSWER_S)
-        except BrainError:
-            return False
-        return bool(reply.goals_canceling) or reply.return_code in OVER
 
     def tell(self, episode: Episode) -> None:
         """Publish an episode of its own, and see to it that the memory gets it, now or later."""

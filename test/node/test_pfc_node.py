@@ -41,6 +41,16 @@ from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
 
 
+class Body(ActionServer):
+    """Counts how often it was asked to cancel something."""
+
+    cancels = 0
+
+    async def _execute_cancel_request(self, request):
+        await super()._execute_cancel_request(request)
+        self.cancels += 1
+
+
 class World(Node):
     """Offers `conscience/evaluate` and `execute`."""
 
@@ -51,7 +61,7 @@ class World(Node):
         self.asked: list[str] = []
         self.ordered: list[Execute.Goal] = []
         self.holding = self.busy = False
-        self.obeys = True
+        self.obeys = self.stops_at_once = True
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.reward = 1.0
@@ -61,7 +71,7 @@ class World(Node):
         )
         self.robot = None
         if robot:
-            self.robot = ActionServer(
+            self.robot = Body(
                 self,
                 Execute,
                 "execute",
@@ -111,8 +121,17 @@ class World(Node):
         if not self.obeys:
             return CancelResponse.REJECT
         self.cancelled.set()
-        self._over.set_result(None)
+        if self.stops_at_once:
+            self.stop()
         return CancelResponse.ACCEPT
+
+    def stop(self):
+        self._over.set_result(None)
+
+    def cancelled_again(self):
+        """Wait until it answered another two cancels."""
+        before = self.robot.cancels
+        wait_for(lambda: self.robot.cancels >= before + 2, lambda: "it is cancelled no more")
 
 
 @pytest.fixture
@@ -405,6 +424,48 @@ def test_an_order_is_cancelled_until_the_robot_says_that_it_is_over(graph, world
     world.holding, world.obeys = False, True
     assert settled.get(timeout=DEADLINE_S) == decision_id
     assert world.cancelled.is_set()
+    assert pursuer.pursue("b").result.success
+    pursuer.close()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_arm_that_takes_its_time_to_stop_is_given_nothing_meanwhile(
+    graph, world, monkeypatch, restarted
+):
+    monkeypatch.setattr("brainos_ros.pfc.pursuit.CANCEL_S", 0.3)
+    monkeypatch.setattr("brainos_ros.pfc.left_behind.AGAIN_S", 0.2)
+    pfc = start(graph, action_timeout_s=0.2)
+    pursuer = Pursuer(graph, pfc)
+    world.holding, world.stops_at_once = True, False
+    decision_id = pursuer.pursue("a").result.decision.decision_id
+    assert world.cancelled.is_set()
+    if restarted:
+        graph.stop(pfc)
+        pfc = start(graph)
+        assert pfc._acting._robot.wait_for_server(DEADLINE_S)
+    world.cancelled_again()
+    assert decision_id in pursuer.pursue("b").result.message
+    assert pfc.store.interrupted() == [decision_id]
+    assert len(world.ordered) == 1
+    world.holding = False
+    world.executor.create_task(world.stop)
+    wait_for(lambda: not pfc.store.interrupted())
+    assert pursuer.pursue("b").result.success
+    pursuer.close()
+
+
+def test_a_robot_that_died_while_it_stopped_is_asked_anew(graph, world, monkeypatch):
+    monkeypatch.setattr("brainos_ros.pfc.pursuit.CANCEL_S", 0.3)
+    monkeypatch.setattr("brainos_ros.pfc.left_behind.AGAIN_S", 0.2)
+    pfc = start(graph, action_timeout_s=0.2)
+    pursuer = Pursuer(graph, pfc)
+    world.holding, world.stops_at_once = True, False
+    pursuer.pursue("a")
+    world.cancelled_again()
+    graph.stop(world)
+    assert pfc.store.interrupted()
+    graph._run(World())
+    wait_for(lambda: not pfc.store.interrupted())
     assert pursuer.pursue("b").result.success
     pursuer.close()
 

@@ -1,6 +1,5 @@
 """The action `pursue`: observe, decide, let the robot act, learn."""
 
-import time
 import uuid
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -8,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from brainos_msgs.action import Execute, Pursue
 from brainos_msgs.msg import Attribute, Episode
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.action.client import ClientGoalHandle
 from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.engine import Decision
+from brainos_ros.pfc.left_behind import LeftBehind
 from brainos_ros.pfc.pursuit import Pursuit
 from brainos_ros.pfc.store import Outcome
 from brainos_ros.ros.conversions import accept, attributes_to_dict, refuse
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from brainos_ros.pfc.node import PfcNode
 
 LINGER_S = 0.2
-AGAIN_S = 1.0  # an order that is still to be cancelled is asked about so often
 Work = Generator[Future, None, Pursue.Result]
 
 
@@ -30,15 +30,15 @@ class Acting:
     """Pursues one objective at a time; made anew at each activation of the PFC.
 
     An order to the robot has its decision's id, so that `interrupted`, the decisions whose action
-    the robot may still be at (an earlier process ended, or a cancel was not answered), can be
-    cancelled until the robot says that it is over; until then it is given no other. Closing it
-    ends what is under way and keeps the action's doors for LINGER_S where somebody still waits for
-    a result, because only a server that is there can give it.
+    the robot may still be at because an earlier process ended, can be cancelled until the robot
+    says that it is over, as what it did not end in time is; until then it is given no other.
+    Closing it ends what is under way and keeps the action's doors for LINGER_S where somebody still
+    waits for a result, because only a server that is there can give it.
     """
 
     def __init__(self, brain: "PfcNode", interrupted: list[str]) -> None:
-        self._brain, self._interrupted = brain, interrupted
-        self._cancel_at = 0.0
+        self._brain = brain
+        self._left_behind = LeftBehind(interrupted, self._order, self._note_interrupted)
         self._pursuit: Pursuit | None = None
         self._open = True
         self._robot = ActionClient(brain, Execute, "execute")
@@ -87,14 +87,16 @@ class Acting:
         """To be called now and then: ends what takes too long, and what was left behind."""
         if self._pursuit is not None:
             self._pursuit.check_time(self._robot.server_is_ready)
-        now = time.monotonic()
-        if self._interrupted and now >= self._cancel_at and self._robot.server_is_ready():
-            self._cancel_at = now + AGAIN_S
-            for decision_id in tuple(self._interrupted):
-                if self._brain.cancel(_goal_id(decision_id)):
-                    self._brain.record_pursuit(decision_id, "interrupted")
-                    self._brain.store.end_action(decision_id)
-                    self._interrupted.remove(decision_id)
+        self._left_behind.check(self._robot.server_is_ready)
+
+    def _order(self, decision_id: str) -> ClientGoalHandle:
+        """The client's side of an order that was given, whoever gave it."""
+        accepted = Execute.Impl.SendGoalService.Response(accepted=True)
+        return ClientGoalHandle(self._robot, _goal_id(decision_id), accepted)
+
+    def _note_interrupted(self, decision_id: str) -> None:
+        self._brain.record_pursuit(decision_id, "interrupted")
+        self._brain.store.end_action(decision_id)
 
     def _drive(self, goal: Any, work: Work) -> None:
         """Go on with `work` until it waits again, then when that is done, until it ends.
@@ -139,10 +141,10 @@ class Acting:
             raise BrainError(f"nothing is begun now: {brain.stopped}", ErrorCode.CONSCIENCE_HALTED)
         if not self._robot.server_is_ready():
             raise BrainError("no robot offers `execute`", ErrorCode.UNAVAILABLE)
-        if self._interrupted:
+        if self._left_behind.first:
             raise BrainError(
                 "the robot has not said that its last action is over; it is asked to end it "
-                f"(decision {self._interrupted[0]})",
+                f"(decision {self._left_behind.first})",
                 ErrorCode.UNAVAILABLE,
             )
         _tell(goal, pursuit, Pursue.Feedback.DECIDING, f"{len(request.options)} options")
@@ -199,7 +201,7 @@ class Acting:
         if not self._open:
             return
         if pursuit.left_behind:
-            self._interrupted.append(decision.decision_id)
+            self._left_behind.add(decision.decision_id)
             brain.record_pursuit(decision.decision_id, f"{pursuit.reason}; left behind")
         else:
             brain.store.end_action(decision.decision_id)
