@@ -6,6 +6,7 @@ and not repeated.
 
 import json
 import math
+import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ class PfcNode(BrainNode):
         if self._acting is not None:
             self._acting.destroy()
         self._acting = Acting(self, interrupted)
-        self.create_subscription(Episode, "episodes", self._learn_from_others, qos.EVENT)
+        self.create_subscription(Episode, "episodes", self._learn_from, qos.EVENT)
         self.every(0.1, self._tick)
         self.every(SETTLE_S, self._settle)
         self.door(Decide, "pfc/decide", self._decide)
@@ -237,8 +238,11 @@ class PfcNode(BrainNode):
             outcome.objective, outcome.action, outcome.context, outcome.outcome, outcome.reward
         )
 
-    def _learn_from_others(self, message: Episode) -> None:
-        """An episode of somebody who acted on a decision himself; its own are known already."""
+    def _learn_from(self, message: Episode) -> None:
+        """An episode of somebody who acted on a decision himself; what is known teaches nothing.
+
+        Raises BrainError if the ledger refuses it.
+        """
         known = self.store.knows_decision(message.decision_id)
         if not known or self.store.knows_episode(message.episode_id):
             return
@@ -256,16 +260,29 @@ class PfcNode(BrainNode):
                 )
             )
         except BrainError as error:
+            if error.code is ErrorCode.LEDGER_REFUSED:
+                raise
             self.get_logger().warning(
                 f"an episode teaches nothing: {error}", throttle_duration_sec=1.0
             )
 
-    def tell(self, episode: Episode) -> None:
-        """Publish an episode of its own, and see to it that the memory gets it, now or later."""
-        self.store.owe(episode.episode_id, serialize_message(episode))
+    def tell(self, episode: Episode, outcome: Outcome) -> None:
+        """Learn from what it did itself and publish it; the memory gets it now or later.
+
+        It is owed first: what is owed and not learnt, because the process ended in between or the
+        ledger refused it, is learnt later, and what is learnt and not owed would be lost.
+        """
+        try:
+            self.store.owe(episode.episode_id, serialize_message(episode))
+        except sqlite3.Error as error:
+            self.get_logger().error(f"an episode cannot be kept for the memory yet: {error}")
+        self.learn(outcome)
         self._episodes.publish(episode)
 
     def _settle(self) -> None:
+        """Learn what is owed and not learnt, and give the memory what is owed the longest."""
+        for packed in self.store.unlearnt():
+            self._learn_from(deserialize_message(packed, Episode))
         owed = self.store.owed()
         if owed is None or not self._write.service_is_ready():
             return

@@ -33,6 +33,8 @@ _OUTCOME = (
     "INSERT OR IGNORE INTO outcomes(place, episode_id, decision_id, objective, action,"
     " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ENDED = "UPDATE decisions SET acting=0 WHERE decision_id=?"
+_OWED = "INSERT OR IGNORE INTO owed VALUES (?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,12 @@ class Store:
         self._db.execute("UPDATE decisions SET acting=1 WHERE decision_id=?", (decision_id,))
 
     def end_action(self, decision_id: str) -> None:
-        self._db.execute("UPDATE decisions SET acting=0 WHERE decision_id=?", (decision_id,))
+        """It is over; on disk with the next `flush` (until then it counts as interrupted)."""
+        self._fresh.append((_ENDED, (decision_id,)))
 
     def interrupted(self) -> list[str]:
         """The decisions whose action was under way when a process ended; each until it ends."""
+        self.flush()
         rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting")
         return [row[0] for row in rows]
 
@@ -128,14 +132,27 @@ class Store:
         self._fresh.append((_OUTCOME, values))
 
     def owe(self, episode_id: str, episode: bytes) -> None:
-        """Keep an episode until the memory has it (`settle`)."""
-        self._db.execute("INSERT OR IGNORE INTO owed VALUES (?, ?)", (episode_id, episode))
+        """Keep an episode until the memory has it (`settle`).
+
+        It is on disk when this returns; where that fails, with the next `flush` that does not.
+        """
+        self._fresh.append((_OWED, (episode_id, episode)))
+        self.flush()
 
     def owed(self) -> tuple[str, bytes] | None:
         """The longest kept episode that the memory may not have: (episode_id, episode)."""
         row = self._db.execute("SELECT episode_id, episode FROM owed ORDER BY rowid LIMIT 1")
         found: tuple[str, bytes] | None = row.fetchone()
         return found
+
+    def unlearnt(self) -> list[bytes]:
+        """The episodes that are owed and whose outcomes are not known."""
+        self.flush()
+        rows = self._db.execute(
+            "SELECT episode FROM owed WHERE NOT EXISTS (SELECT 1 FROM outcomes"
+            " WHERE outcomes.episode_id = owed.episode_id) ORDER BY rowid"
+        )
+        return [row[0] for row in rows]
 
     def settle(self, episode_id: str) -> None:
         """The memory has it."""

@@ -33,6 +33,7 @@ from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
 from waiting import DEADLINE_S, matched, wait_for
 
+from brainos_ros import errors
 from brainos_ros.conscience.credentials import load_key, load_operators, sign
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.pfc.node import PfcNode
@@ -65,6 +66,7 @@ class World(Node):
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.reward = 1.0
+        self.meanwhile = lambda: None
         self._release = threading.Event()
         self.create_service(
             Evaluate, "conscience/evaluate", self._evaluate, qos_profile=qos.SERVICE
@@ -107,6 +109,7 @@ class World(Node):
             await self._over
             goal.canceled()
             return Execute.Result()
+        self.meanwhile()
         goal.succeed()
         outcome = "success" if self.reward > 0 else "failure"
         return Execute.Result(
@@ -514,6 +517,65 @@ def test_an_episode_waits_for_the_memory(graph, world):
     first, again = came.get(timeout=DEADLINE_S), came.get(timeout=DEADLINE_S)
     assert first == again, "refused for the time being, it is sent again"
     assert (first.episode_id, first.outcome) == (done.result.episode_id, "success")
+    pursuer.close()
+
+
+@pytest.fixture
+def told(graph):
+    """The episodes that a memory was given."""
+    came = queue.SimpleQueue()
+
+    def write(request, response):
+        came.put(request.episode)
+        response.success = True
+        return response
+
+    graph.tester.create_service(WriteEpisode, "memory/write", write, qos_profile=qos.SERVICE)
+    return came
+
+
+def test_what_a_pfc_was_killed_before_it_recorded_is_learnt_once(graph, world, told, monkeypatch):
+    record = PfcNode.record
+
+    def refuse(node, kind, *body):
+        if kind == "outcome":
+            raise errors.BrainError("it is gone", errors.ErrorCode.LEDGER_REFUSED)
+        return record(node, kind, *body)
+
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
+    with monkeypatch.context() as killed:
+        killed.setattr(PfcNode, "record", refuse)
+        assert not pursuer.pursue("a").result.success
+        graph.stop(pfc)
+    pursuer.close()
+    pfc = start(graph)
+    episode = told.get(timeout=DEADLINE_S)
+    for _ in range(2):
+        reply = graph.call(Decide, "pfc/decide", request("a"))
+        assert "1.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
+        graph.stop(pfc)
+        pfc = start(graph)
+    asked = Explain.Request(decision_id=episode.decision_id)
+    assert graph.call(Explain, "pfc/explain", asked).outcome == "success"
+
+
+def test_what_a_full_disk_keeps_from_being_owed_is_answered_published_and_owed_later(
+    graph, world, told
+):
+    pfc = start(graph)
+    episodes = graph.listen(Episode, "episodes")
+    pursuer = Pursuer(graph, pfc)
+    world.meanwhile = lambda: pfc.store._db.execute("PRAGMA query_only=ON")
+    done = pursuer.pursue("a").result
+    assert (done.success, done.outcome) == (True, "success"), done.message
+    assert episodes.wait_for().episode_id == done.episode_id
+    assert told.empty()
+    pfc.store._db.execute("PRAGMA query_only=OFF")
+    assert told.get(timeout=DEADLINE_S).episode_id == done.episode_id
+    assert pfc.store.interrupted() == []
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    assert "1.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
     pursuer.close()
 
 

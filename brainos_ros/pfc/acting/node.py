@@ -163,10 +163,9 @@ class Acting:
             came,
             reward,
         )
-        brain.learn(outcome)
         done = pursuit.result or Execute.Result(message=pursuit.reason)
         episode: Episode = outcome_to_episode(outcome, done)
-        brain.tell(episode)
+        brain.tell(episode, outcome)
         result.outcome, result.reward = came, reward
         result.episode_id = episode.episode_id
         if not done.success:

@@ -141,6 +141,16 @@ def test_what_is_older_than_the_last_kept_is_dropped(tmp_path, monkeypatch):
         assert store.end() == 40
 
 
+def test_what_is_owed_and_not_learnt(store):
+    store.owe("e1", b"first")
+    store.owe("e2", b"second")
+    assert store.unlearnt() == [b"first", b"second"]
+    store.add_outcome(1, outcome("e1"))
+    assert store.unlearnt() == [b"second"]
+    store.settle("e2")
+    assert store.unlearnt() == []
+
+
 def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(store, tmp_path):
     store._db.execute("PRAGMA query_only=ON")
     store.add_decision(3, "d1", b"{}")
@@ -148,9 +158,12 @@ def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(s
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError):
             store.flush()
+    with pytest.raises(sqlite3.OperationalError):
+        store.owe("e1", b"an episode")
     store._db.execute("PRAGMA query_only=OFF")
     store.add_decision(5, "d2", b"{}")
     assert store.end() == 6
+    assert store.owed() == ("e1", b"an episode")
     with closing(Store(tmp_path / "pfc" / "pfc.db")) as again:
         assert again.knows_decision("d1")
         assert again.knows_episode("e1")
