@@ -20,12 +20,12 @@ KEPT = 100_000
 _BATCH = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions(
-    place INTEGER PRIMARY KEY, decision_id TEXT UNIQUE, body TEXT, acting INTEGER DEFAULT 0);
+    place INTEGER PRIMARY KEY, decision_id TEXT UNIQUE, body TEXT);
 CREATE TABLE IF NOT EXISTS outcomes(
     place INTEGER PRIMARY KEY, episode_id TEXT UNIQUE, decision_id TEXT,
     objective TEXT, action TEXT, context TEXT, outcome TEXT, reward REAL);
 CREATE INDEX IF NOT EXISTS outcome_of ON outcomes(decision_id);
-CREATE INDEX IF NOT EXISTS acting ON decisions(acting) WHERE acting;
+CREATE TABLE IF NOT EXISTS under_way(decision_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS owed(episode_id TEXT PRIMARY KEY, episode BLOB);
 """
 _DECISION = "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)"
@@ -33,7 +33,8 @@ _OUTCOME = (
     "INSERT OR IGNORE INTO outcomes(place, episode_id, decision_id, objective, action,"
     " context, outcome, reward) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_ENDED = "UPDATE decisions SET acting=0 WHERE decision_id=?"
+_BEGAN = "INSERT OR IGNORE INTO under_way VALUES (?)"
+_ENDED = "DELETE FROM under_way WHERE decision_id=?"
 _OWED = "INSERT OR IGNORE INTO owed VALUES (?, ?)"
 
 
@@ -105,7 +106,7 @@ class Store:
     def begin_action(self, decision_id: str) -> None:
         """Note that the decision is being acted on, so that a crash leaves a trace."""
         self.flush()
-        self._db.execute("UPDATE decisions SET acting=1 WHERE decision_id=?", (decision_id,))
+        self._db.execute(_BEGAN, (decision_id,))
 
     def end_action(self, decision_id: str) -> None:
         """It is over; on disk with the next `flush` (until then it counts as interrupted)."""
@@ -114,7 +115,7 @@ class Store:
     def interrupted(self) -> list[str]:
         """The decisions whose action was under way when a process ended; each until it ends."""
         self.flush()
-        rows = self._db.execute("SELECT decision_id FROM decisions WHERE acting")
+        rows = self._db.execute("SELECT decision_id FROM under_way ORDER BY rowid")
         return [row[0] for row in rows]
 
     def add_outcome(self, place: int, outcome: Outcome) -> None:
@@ -213,7 +214,7 @@ class Store:
         return int(row[0]) + 1
 
     def clear(self) -> None:
-        """Forget everything, to be replayed."""
+        """Forget decisions and outcomes, to be replayed; not what no record brings back."""
         self._db.executescript("DELETE FROM decisions; DELETE FROM outcomes;")
 
     def replay(self, events: Iterable[tuple[int, str, bytes]]) -> None:

@@ -388,7 +388,7 @@ def test_what_a_killed_pfc_left_the_robot_doing_is_cancelled(graph, monkeypatch)
     decision_id = graph.call(Decide, "pfc/decide", request("a")).decision.decision_id
     graph.stop(pfc)
     with closing(sqlite3.connect(graph.home / "pfc" / "pfc.db")) as kept, kept:
-        kept.execute("UPDATE decisions SET acting=1")
+        kept.execute("INSERT INTO under_way VALUES (?)", (decision_id,))
     graph.stop(start(graph))
     world = World()
     world.holding = True

@@ -114,6 +114,19 @@ def test_an_action_that_ended_is_not_reported(store):
     assert store.interrupted() == []
 
 
+def test_an_action_under_way_is_reported_also_after_the_store_was_built_anew(store):
+    decision = decide()
+    store.add_decision(4, decision.decision_id, packed(decision))
+    store.begin_action(decision.decision_id)
+    store.clear()
+    assert store.end() == 0
+    assert store.interrupted() == [decision.decision_id]
+    store.replay([(2, "decision", packed(decision))])
+    assert store.interrupted() == [decision.decision_id]
+    store.end_action(decision.decision_id)
+    assert store.interrupted() == []
+
+
 def test_replay_rebuilds_and_repeats_without_harm(store):
     decision = decide()
     came = outcome(decision=decision.decision_id)
@@ -136,9 +149,12 @@ def test_what_is_older_than_the_last_kept_is_dropped(tmp_path, monkeypatch):
         for place in range(40):
             store.add_decision(place, f"decision {place}", b"{}")
             store.flush()
+            if not place:
+                store.begin_action("decision 0")
         assert not store.knows_decision("decision 20")
         assert all(store.knows_decision(f"decision {place}") for place in range(30, 40))
         assert store.end() == 40
+        assert store.interrupted() == ["decision 0"], "the robot may still be acting on it"
 
 
 def test_what_is_owed_and_not_learnt(store):
