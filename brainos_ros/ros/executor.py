@@ -41,7 +41,7 @@ def spin(
     executor: Executor,
     stop: threading.Event,
     beat: Callable[[], None] = lambda: None,
-    period_s: float = IDLE_S,
+    period_s: float = math.inf,
     idle_s: float = IDLE_S,
 ) -> None:
     """Work until `stop` is set or the context is gone, which it sees within `idle_s`, or at once
@@ -127,7 +127,7 @@ class Outgoing:
         self._thread = threading.Thread(
             target=spin,
             args=(self.node, self._executor, self._stop),
-            kwargs={"period_s": WOKEN_IDLE_S, "idle_s": WOKEN_IDLE_S},
+            kwargs={"idle_s": WOKEN_IDLE_S},
             name=name,
             daemon=True,
         )

@@ -42,7 +42,7 @@ class Side:
         self._executor, self._stop = make_executor(self.node), threading.Event()
         self._thread = threading.Thread(
             target=spin, args=(self.node, self._executor, self._stop), name=name, daemon=True,
-            kwargs={"period_s": WOKEN_IDLE_S, "idle_s": WOKEN_IDLE_S})
+            kwargs={"idle_s": WOKEN_IDLE_S})
 
     def start(self) -> None:
         self._thread.start()
