@@ -81,8 +81,7 @@ def main() -> int:
             try:
                 ours.append(brain.wait_for("service level ONLINE"))
                 time.sleep(SETTLE_S)
-                ours_idle.append(
-                    cpu_percent([*brain.pids().values(), brain.watchdog()], IDLE_S / ROUNDS))
+                ours_idle.append(cpu_percent(brain.all_pids(), IDLE_S / ROUNDS))
             finally:
                 brain.stop()
             took, processes = skeleton()
@@ -94,7 +93,7 @@ def main() -> int:
         try:
             composed.wait_for("service level ONLINE")
             time.sleep(SETTLE_S)
-            size = pss_mb([*composed.pids().values(), composed.watchdog()])
+            size = pss_mb(composed.all_pids())
         finally:
             composed.stop()
     one = subprocess.Popen([sys.executable, "-c", BARE, *NAMES], text=True)

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from brainos_ros.watchdog import fork_server
 from brainos_ros.watchdog.processes import PidFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,9 +45,12 @@ class Brain:
 
     def watchdog(self) -> int:
         """The pid of the watchdog, child of `brainos up`."""
-        children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
-        return next(int(pid) for pid in children
-                    if "brainos_ros.watchdog.node" in Path(f"/proc/{pid}/cmdline").read_text())
+        return next(_children(self.up.pid, "brainos_ros.watchdog.node"))
+
+    def all_pids(self) -> list[int]:
+        """The pids of the nodes, the watchdog and its fork server."""
+        watchdog = self.watchdog()
+        return [*self.pids().values(), watchdog, *_children(watchdog, fork_server.TITLE[-1])]
 
     def stop(self) -> None:
         """End everything: nodes outlive a `brainos up` that did not end in order."""
@@ -59,6 +63,13 @@ class Brain:
             self.up.wait()
         for process in PidFile(self.home / "watchdog/processes.json").read().living.values():
             process.signal(signal.SIGKILL)
+
+
+def _children(pid: int, mark: str) -> Iterator[int]:
+    """Children of a process that have `mark` in their command line."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if mark in Path(f"/proc/{child}/cmdline").read_text():
+            yield int(child)
 
 
 def cpu_s(pid: int) -> float:

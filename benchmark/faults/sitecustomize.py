@@ -53,14 +53,14 @@ def _write_down_first_acts(path: str) -> None:
     from brainos_ros.conscience.outlet import Outlet
     from brainos_ros.ros.lifecycle import BrainNode
 
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     known: set[tuple[str, str]] = set()
     answering, enter = BrainNode.answering, BrainNode._enter
 
     def note(role: str, what: str) -> None:
         if (role, what) not in known:
             known.add((role, what))
-            os.write(file, f"{time.monotonic()!r} {role} {os.getpid()} {what}\n".encode())
+            with open(path, "a") as file:
+                file.write(f"{time.monotonic()!r} {role} {os.getpid()} {what}\n")
 
     def noted_beat(beat: Any) -> Any:
         def noted(self: BrainNode) -> None:

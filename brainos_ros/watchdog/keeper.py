@@ -13,11 +13,13 @@ from typing import Any, Protocol
 from brainos_ros.robot_spec import Robot
 from brainos_ros.watchdog import notify, processes
 from brainos_ros.watchdog.detect import Usage
+from brainos_ros.watchdog.fork_server import ForkServer
 from brainos_ros.watchdog.level import Assessment
 from brainos_ros.watchdog.plan import Command
 from brainos_ros.watchdog.supervisor import Supervisor
 
 STOP_S = 3.0  # from SIGTERM to SIGKILL for a process that no longer belongs here
+PRELOADED_S = 5.0  # for the fork server to import the nodes, before the first of them is started
 DEAF_S = 0.15  # the other loop (heartbeats) did not run for so long: silence proves nothing
 
 
@@ -52,8 +54,12 @@ class Keeper:
         namespace: str,
         composed: bool,
         autostart: bool,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._commands, self._ports, self._namespace = commands, ports, namespace
+        self._fork_server = fork_server
+        if fork_server and composed:
+            fork_server.close()  # one process is there for its little memory, and shares none
         self._processes: dict[str, processes.Process] = {}
         self._pid_file = processes.PidFile(home / "watchdog" / "processes.json")
         self._poll = select.poll()
@@ -91,6 +97,8 @@ class Keeper:
             self.supervisor.set_aside(left.aside)
             self.supervisor.begin(now, left.given_up)
             adopted = list(self._processes)
+        if self._fork_server and not adopted:
+            self._fork_server.ready(PRELOADED_S)
         self._thread.start()
         return adopted
 
@@ -145,8 +153,11 @@ class Keeper:
     # ---------------------------------------------------------------- the supervisor's world
 
     def start(self, host: str) -> int:
-        environment = {k: v for k, v in os.environ.items() if k not in notify.VARIABLES}
-        process = processes.start(self._commands[host].argv, environment)
+        argv = self._commands[host].argv
+        process = self._fork_server.start(argv) if self._fork_server else None
+        if process is None:
+            environment = {k: v for k, v in os.environ.items() if k not in notify.VARIABLES}
+            process = processes.start(argv, environment)
         self._hold(host, process)
         return process.pid
 

@@ -11,6 +11,7 @@ from typing import Any
 from brainos_msgs.msg import Heartbeat, SafetyState, ServiceLevel
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
+from rclpy.type_support import check_for_type_support
 
 from brainos_ros import robot_file
 from brainos_ros.errors import LEDGER_REFUSED, BrainError
@@ -27,6 +28,7 @@ from brainos_ros.ros.tables import table
 from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.desk.node import Desk
 from brainos_ros.watchdog.finite import not_finite
+from brainos_ros.watchdog.fork_server import ForkServer, begin
 from brainos_ros.watchdog.journal import Journal
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment, Level
@@ -51,7 +53,8 @@ class WatchdogNode(BrainNode):
         Parameter("autostart", True, "take the nodes through configure and activate"),
     )
 
-    def __init__(self, **node_arguments: Any) -> None:
+    def __init__(self, fork_server: ForkServer | None = None, **node_arguments: Any) -> None:
+        self._fork_server = fork_server
         super().__init__(**node_arguments)
         try:
             self._start()
@@ -112,7 +115,7 @@ class WatchdogNode(BrainNode):
         self._journal = Journal(self._tell, self.record, self._ledger_refused)
         self._running.callback(self._journal.close)
         self._keeper = Keeper(self._robot, self._commands, self, self.home, self.get_namespace(),
-                              self._composed, self.settings["autostart"])
+                              self._composed, self.settings["autostart"], self._fork_server)
         self._running.callback(self._keeper.stop, STOP_S)
         if CONSCIENCE in self._robot.nodes:
             self.create_subscription(
@@ -259,6 +262,13 @@ def _name(beat: Beat | Heartbeat) -> str:
     return str(beat.node.rpartition("/")[2])
 
 
+def _preload() -> None:
+    """Load what takes each of the other nodes longest."""
+    import brainos_ros.ros.composed  # noqa: F401
+
+    check_for_type_support(Heartbeat)
+
+
 def main() -> None:
     """Entry point of the `watchdog` executable."""
-    run(WatchdogNode)
+    run(partial(WatchdogNode, begin(_preload)))

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,14 +23,23 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def _status(pid: int) -> int | None:
+    """The wait status of an ended process; None if it was not started by this one."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
+
+
 @dataclass
 class Process:
     """A living process, ours or adopted. `start_time` is field 22 of proc(5) stat: with the pid it
-    names one process until the machine is restarted."""
+    names one process until the machine is restarted. `status` asks its parent how it ended."""
 
     pid: int
     start_time: int
     pidfd: int
+    status: Callable[[int], int | None] = field(default=_status, compare=False)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if it has ended."""
@@ -48,9 +57,8 @@ class Process:
     def ended(self) -> str:
         """How it ended, in words; call it once, after the pidfd became readable."""
         os.close(self.pidfd)
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
+        status = self.status(self.pid)
+        if status is None:
             return "its process ended"
         if os.WIFSIGNALED(status):
             return f"its process was killed by {signal_name(os.WTERMSIG(status))}"

@@ -16,6 +16,8 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
+from brainos_ros.watchdog.fork_server import TITLE
+
 TWO = BASE + "  memory: {}\n  world_model: {after: [memory]}\n"
 
 
@@ -46,6 +48,18 @@ def test_a_killed_and_a_stopped_node_come_back(start: Callable[[str], Brain]) ->
     brain.said("service level ONLINE", 2)
     assert brain.stop() == 0
     assert not [pid for pid in brain.pids().values() if Path(f"/proc/{pid}").exists()]
+
+
+def test_without_its_fork_server_a_node_comes_back_too(start: Callable[[str], Brain]) -> None:
+    brain = start(TWO)
+    before = brain.pids()
+    stat = Path(f"/proc/{before['memory']}/stat").read_text()
+    server = int(stat.rpartition(")")[2].split()[1])
+    assert TITLE[-1] in Path(f"/proc/{server}/cmdline").read_text()
+    os.kill(server, signal.SIGKILL)
+    os.kill(before["memory"], signal.SIGKILL)
+    brain.said("memory works again")
+    assert brain.pids()["world_model"] == before["world_model"]
 
 
 def test_a_new_watchdog_adopts_the_living(start: Callable[[str], Brain]) -> None:
