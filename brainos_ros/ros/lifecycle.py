@@ -76,6 +76,7 @@ class BrainNode(GuardedNode):
             self._beat.period_s = self.settings["heartbeat_period_s"]
             self._heartbeats = self.create_publisher(Heartbeat, "heartbeats", qos.HEARTBEATS)
             self._pulse = Pulse(self.home)
+            self._heard = False
 
     # ---------------------------------------------------------------- hooks of a room
 
@@ -297,7 +298,7 @@ class BrainNode(GuardedNode):
         beat.sequence += 1
         beat.state = self.state_id
         self._pulse.send(time.monotonic(), beat.node, beat.state, self.last_failure)
-        if self._heartbeats.get_subscription_count():
+        if self._heard:
             self._publish_heartbeat()
 
     @property
@@ -311,6 +312,8 @@ class BrainNode(GuardedNode):
         self._heartbeats.publish(self._beat)
 
     def _publish_diagnostics(self) -> None:
+        if self.beats:  # asking with each beat would be a fifth of what the beat costs
+            self._heard = self._heartbeats.get_subscription_count() > 0
         status = DiagnosticStatus(
             name=f"brainos: {self.get_name()}",
             hardware_id=self.settings["robot"],

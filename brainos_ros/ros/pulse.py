@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import msgpack
 from brainos_ros.errors import BrainError
 
 LONGEST = 4096  # bytes of a beat
-MOST_AT_ONCE = 64  # beats taken from one process, connections taken up
+MOST_AT_ONCE = 64  # beats taken from one process at a time
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 KIND = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
 
@@ -111,30 +112,36 @@ class Pulses:
 
     def __init__(self, home: Path) -> None:
         self._socket = claim(address(home), f"another watchdog hears the nodes of {home}")
-        self._connections: dict[socket.socket, int] = {}
+        self._connections: dict[int, tuple[socket.socket, int]] = {}  # with the pid, by descriptor
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def take(self) -> Iterator[Beat]:
         """What came since the last time."""
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(MOST_AT_ONCE):
-                connection, _ = self._socket.accept()
-                pid, uid = _peer(connection)
-                if uid == os.geteuid():
-                    connection.setblocking(False)
-                    self._connections[connection] = pid
-                else:
+        left = MOST_AT_ONCE
+        while left and (ready := self._poll.poll(0)):
+            left -= 1
+            for fd, _ in ready:
+                if fd == self._socket.fileno():
+                    self._accept()
+                    continue
+                connection, pid = self._connections[fd]
+                data = self._receive(connection)
+                if not data:
+                    self._poll.unregister(fd)
+                    del self._connections[fd]
                     connection.close()
-        for connection, pid in list(self._connections.items()):
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(MOST_AT_ONCE):
-                    data = self._receive(connection)
-                    if not data:
-                        del self._connections[connection]
-                        connection.close()
-                        break
-                    beat = _read(pid, data)
-                    if beat:
-                        yield beat
+                elif beat := _read(pid, data):
+                    yield beat
+
+    def _accept(self) -> None:
+        connection, _ = self._socket.accept()
+        pid, uid = _peer(connection)
+        if uid == os.geteuid():
+            self._connections[connection.fileno()] = (connection, pid)
+            self._poll.register(connection, select.POLLIN)
+        else:
+            connection.close()
 
     @staticmethod
     def _receive(connection: socket.socket) -> bytes:
@@ -144,8 +151,9 @@ class Pulses:
             return b""
 
     def close(self) -> None:
-        for connection in [*self._connections, self._socket]:
+        for connection, _ in self._connections.values():
             connection.close()
+        self._socket.close()
         self._connections.clear()
 
 
