@@ -81,6 +81,9 @@ EVENTS = {
     "taken_along": 190,
     "working": 191,
     "recovered": 192,
+    "tried_again": 193,
+    "set_aside": 194,
+    "fork_server_lost": 195,
 }
 
 CODES = {**OPERATIONS, **EVENTS}

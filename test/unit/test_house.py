@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from brainos_ros.ledger.kinds import EVENTS
+
 PACKAGE = Path(__file__).parents[2] / "brainos_ros"
 ROOMS = {"pfc", "conscience", "memory", "world_model", "genome_sync", "watchdog"}
 DOORS = {"ros", "robots", "cli"}
 ROS_PACKAGES = ("rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "tf2_ros")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DISTRIBUTIONS = {"cel": "common-expression-language", "yaml": "PyYAML"}
+RECORDS = {"record", "_record", "event"}
 OPTIONAL = {"nacl", "tf2_ros"}
 
 
@@ -116,3 +119,22 @@ def test_every_reply_carries_the_result_convention() -> None:
 def test_rooms_stay_liveable(path: Path) -> None:
     about = 300 if path.name == "node.py" else 400
     assert len(path.read_text().splitlines()) <= about * 1.1
+
+
+def recorded(path: Path) -> set[str]:
+    """The kinds of records that `path` has written: literals given to a call of that name."""
+    return {
+        text.value
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and call.args
+        and isinstance(call.func, ast.Attribute | ast.Name)
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) in RECORDS
+        for text in ast.walk(call.args[0])
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    }
+
+
+def test_the_ledger_has_every_kind_that_is_recorded() -> None:
+    found = {kind for path in MODULES for kind in recorded(path)}
+    assert {"decision", "evaluation", "service_level", "tried_again"} <= found
+    assert not found - EVENTS.keys()
