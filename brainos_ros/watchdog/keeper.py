@@ -58,6 +58,7 @@ class Keeper:
     ) -> None:
         self._commands, self._ports, self._namespace = commands, ports, namespace
         self._fork_server = fork_server
+        self._unforked: set[str] = set()  # processes to be started without the fork server
         if fork_server and composed:
             fork_server.close()  # one process is there for its little memory, and shares none
         self._processes: dict[str, processes.Process] = {}
@@ -154,12 +155,20 @@ class Keeper:
 
     def start(self, host: str) -> int:
         argv = self._commands[host].argv
-        process = self._fork_server.start(argv) if self._fork_server else None
+        process = None
+        if self._fork_server and host not in self._unforked:
+            process = self._fork_server.start(argv)
+            self._note_lost(self._fork_server)
         if process is None:
             environment = {k: v for k, v in os.environ.items() if k not in notify.VARIABLES}
             process = processes.start(argv, environment)
         self._hold(host, process)
         return process.pid
+
+    def _note_lost(self, server: ForkServer) -> None:
+        if server.lost:
+            self.record("fork_server_lost", {"evidence": server.lost})
+            server.lost = ""
 
     def signal(self, host: str, number: signal.Signals) -> None:
         self._processes[host].signal(number)
@@ -204,6 +213,7 @@ class Keeper:
                     if process.pidfd in ready:
                         self._poll.unregister(process.pidfd)
                         del self._processes[name]
+                        self._note_unheard(name)
                         self.supervisor.ended(name, process.ended(), now)
                 if self._room.returned(well=all(r.works for r in self.supervisor.roles.values())):
                     self.supervisor.try_again("the disk has room again", now)
@@ -216,6 +226,13 @@ class Keeper:
                 self._save()
             if current is not level and current is not None:
                 self._ports.level(current)
+
+    def _note_unheard(self, name: str) -> None:
+        """What ends before its first beat is started the other way next: that may be why."""
+        if all(node.heart.last is None for node in self.supervisor.hosts[name].nodes):
+            self._unforked ^= {name}
+        else:
+            self._unforked.discard(name)
 
     def _save(self) -> None:
         roles, ending = self.supervisor.roles, self.ending

@@ -11,6 +11,8 @@ def sentence(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
             return "info", f"{body['process']} started (pid {body['pid']})"
         case "adopted":
             return "info", f"{body['process']} lives already and is adopted (pid {body['pid']})"
+        case "fork_server_lost":
+            return "info", f"no fork server, so a start takes longer: {body['evidence']}"
         case "working":
             return "info", f"{body['role']} works after {body['after_ms']:.0f} ms"
         case "recovered":

@@ -108,6 +108,82 @@ def test_what_cannot_be_preloaded_is_nobodys_end_but_its_own() -> None:
         True, "its process exited with code 0"]
 
 
+def test_a_process_that_begins_is_found_by_then() -> None:
+    assert said("""
+        living = code("import time; time.sleep(60)")
+        say(open(f"/proc/{living.pid}/cmdline").read().split(chr(0))[2])
+        living.signal(signal.SIGKILL)
+    """) == "import time; time.sleep(60)"
+
+
+def test_what_it_shows_lasts_as_long_as_the_process() -> None:
+    program = textwrap.dedent("""
+        import builtins, os
+        class Last:
+            def __del__(self, kill=os.kill, pid=os.getpid()):
+                kill(pid, 19)
+        builtins.last = Last()
+    """)
+    assert said(f"""
+        ending = code({program!r})
+        def of(name):
+            return open(f"/proc/{{ending.pid}}/{{name}}", errors="replace").read()
+        while of("stat").rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
+        say(of("cmdline").split(chr(0))[0] == sys.executable)
+        ending.signal(signal.SIGKILL)
+    """) is True
+
+
+def test_ends_are_known_where_the_launcher_ignored_them() -> None:
+    assert said("""
+        say([how(code("raise SystemExit(3)")), server.close(), code("")])
+    """, "signal.signal(signal.SIGCHLD, signal.SIG_IGN)") == [
+        "its process exited with code 3", None, None]
+
+
+def test_only_one_wait_for_a_server_that_is_silent() -> None:
+    with watchdog("""
+        nodes = [code("import time; time.sleep(60)") for _ in range(4)]
+        say(ready)
+        input()
+        for node in nodes:
+            node.signal(signal.SIGKILL)
+        began = time.monotonic()
+        said = {how(node) for node in nodes}
+        say([sorted(said), code(""), time.monotonic() - began < 1.9 * fork_server.ANSWER_S,
+             server.lost])
+    """) as process:
+        assert process.stdout
+        assert process.stdin
+        process.stdout.readline()
+        os.kill(server_of(process.pid), signal.SIGSTOP)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == [
+            ["its process ended"], None, True, "it does not answer: timed out"]
+
+
+def test_a_stopped_server_ends_with_its_watchdog() -> None:
+    with watchdog("say(ready); input()") as process:
+        assert process.stdout
+        process.stdout.readline()
+        server = processes.adopt(server_of(process.pid))
+        assert server
+        server.signal(signal.SIGSTOP)
+        process.kill()
+        assert select.select([server.pidfd], [], [], 10)[0]
+        server.ended()
+
+
+def test_nothing_is_said_twice_nor_after_the_watchdog() -> None:
+    script = WATCHDOG.format(before="print('once', end='')", then="")
+    for end in ("", "os._exit(0)"):
+        done = subprocess.run([sys.executable, "-c", script + end], text=True, check=True,
+                              capture_output=True)
+        assert (done.stdout, done.stderr) == ("once", "")
+
+
 def test_what_is_no_python_program_is_started_the_ordinary_way() -> None:
     assert said("say(server.start(('/bin/true',)))") is None
 
@@ -153,7 +229,7 @@ def test_a_stopped_server_is_ended_and_what_it_had_begun_never_runs(tmp_path: Pa
         process.stdin.write("\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline()) == [None, True]
-        assert processes.start_time(server) is None
+        wait_for(lambda: processes.start_time(server) is None)
         assert not mark.exists()
 
 

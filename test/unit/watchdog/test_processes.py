@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from small_disk import fill, small_disk
 from brainos_ros import robot_spec
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.watchdog import plan, processes
+from brainos_ros.watchdog.fork_server import ForkServer
 from brainos_ros.watchdog.journal import Journal
 from brainos_ros.watchdog.keeper import Keeper
 from brainos_ros.watchdog.level import Assessment
@@ -162,12 +163,29 @@ class Ports:
             return found()[-1]
 
 
-def keeper(home: Path, ports: Ports) -> Keeper:
+class Forks(ForkServer):
+    """Starts without forking, and counts; the third time it is lost."""
+
+    def __init__(self) -> None:
+        self.started, self.lost = 0, ""
+
+    def ready(self, timeout_s: float = 0.0) -> bool:
+        return True
+
+    def start(self, argv: Sequence[str]) -> processes.Process | None:
+        self.started += 1
+        if self.started == 3:
+            self.lost = "it does not answer"
+            return None
+        return processes.start(argv, os.environ)
+
+
+def keeper(home: Path, ports: Ports, forks: ForkServer | None = None) -> Keeper:
     nodes = {"memory": robot_spec.NodeSpec("memory")}
     robot = robot_spec.Robot("test", Path("test.yaml"), {}, {}, {}, nodes)
     (home / "watchdog").mkdir(exist_ok=True)
     command = plan.Command(SLEEPER, (f"nothing like {home}",))
-    return Keeper(robot, {"memory": command}, ports, home, "/", False, True)
+    return Keeper(robot, {"memory": command}, ports, home, "/", False, True, forks)
 
 
 def test_a_killed_process_is_started_again_and_all_are_stopped(tmp_path: Path) -> None:
@@ -181,6 +199,21 @@ def test_a_killed_process_is_started_again_and_all_are_stopped(tmp_path: Path) -
     keeping.stop(10.0)
     assert ports.wait_for("stopped")
     assert not keeping.loads()
+
+
+def test_what_ended_unheard_is_not_forked_next_time(tmp_path: Path) -> None:
+    ports, forks = Ports(), Forks()
+    keeping = keeper(tmp_path, ports, forks)
+    keeping.begin()
+    for times, forked in ((1, 1), (2, 1), (3, 2)):
+        pid = ports.wait_for("started", times)["pid"]
+        assert forks.started == forked
+        if times == 3:
+            assert keeping.hear("memory", pid, 1, time.monotonic())
+        os.kill(pid, signal.SIGKILL)
+    assert ports.wait_for("fork_server_lost")["evidence"] == "it does not answer"
+    ports.wait_for("started", 4)
+    keeping.stop(10.0)
 
 
 def test_the_next_keeper_adopts(tmp_path: Path) -> None:
