@@ -1,6 +1,8 @@
 """What an open stream does to its past: reads it, erases in it, and changes the key that signs."""
 
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import erasure, frames, kinds, rotation
@@ -9,6 +11,11 @@ from brainos_ros.ledger.log import LogReader, Record
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.path_index import PathIndex
 from brainos_ros.ledger.writer import Writer
+
+if TYPE_CHECKING:
+    from brainos_ros.ledger.paths import Paths
+
+T = TypeVar("T")
 
 
 class Keeper(Writer):
@@ -33,11 +40,19 @@ class Keeper(Writer):
         stream is closed), Damage.
         """
         with self._reader_lock:
-            if self._stopped and self._released.is_set():
-                raise self._stopped
+            self._refuse_closed()
             if self._reader is None:
                 self._reader = LogReader(self._layout)
             return self._reader.record(sequence)
+
+    def _ask(self, question: "Callable[[Paths], T]") -> T:
+        """The answer of the index of paths; the caller holds its lock. Raises as `read`."""
+        self._refuse_closed()
+        return self._paths.ask(self.size, question)
+
+    def _refuse_closed(self) -> None:
+        if self._stopped and self._released.is_set():
+            raise self._stopped
 
     def purge(self, path: str, reason: str) -> int:
         """Erase what is at `path`, live or deleted: every version, its name and its salt.
@@ -47,7 +62,7 @@ class Keeper(Writer):
         was pruned), and as `event`.
         """
         with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
-            sequences = self._paths.ask(self.size, lambda paths: paths.history(path))
+            sequences = self._ask(lambda paths: paths.history(path))
             if not sequences:
                 raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
             return self._erase(sequences, reason)

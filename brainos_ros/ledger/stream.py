@@ -216,7 +216,7 @@ class Stream(Keeper):
         return sequence
 
     def _live(self, path: str) -> "Live | None":
-        return self._paths.ask(self.size, lambda paths: paths.get(path))
+        return self._ask(lambda paths: paths.get(path))
 
     # Reading
 
@@ -244,7 +244,7 @@ class Stream(Keeper):
         return prove(self.path, sequence)
 
     def view(self, path: str) -> bytes:
-        """The body that is live at `path`. Raises BrainError (NOT_FOUND, UNAVAILABLE)."""
+        """The body that is live at `path`. Raises as `read`."""
         with self._paths_lock:
             live = self._live(path)
             if not live:
@@ -252,9 +252,12 @@ class Stream(Keeper):
             return self.read(live.sequence).body
 
     def live(self, prefix: str = "") -> "list[Live]":
-        """Every live path that begins with `prefix`, in order."""
+        """Every live path that begins with `prefix`, in order.
+
+        Raises BrainError (UNAVAILABLE, LEDGER_REFUSED once the stream is closed).
+        """
         with self._paths_lock:
-            return self._paths.ask(self.size, lambda paths: list(paths.walk(prefix)))
+            return self._ask(lambda paths: list(paths.walk(prefix)))
 
     # The thread that syncs
 

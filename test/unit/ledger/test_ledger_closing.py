@@ -1,6 +1,7 @@
 """Closing a stream while other threads are about to use it."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,12 +61,28 @@ def test_a_read_under_way_keeps_its_files_until_it_is_done(
     closer.join()
 
 
-def test_a_closed_stream_is_not_read_and_holds_no_file_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda stream: stream.read(0),
+        lambda stream: stream.view("a"),
+        lambda stream: stream.live(),
+        lambda stream: stream.put("a", b"x"),
+        lambda stream: stream.move("a", "b"),
+        lambda stream: stream.delete("a"),
+        lambda stream: stream.purge("a", "a test"),
+    ],
+    ids=["read", "view", "live", "put", "move", "delete", "purge"],
+)
+def test_a_closed_stream_refuses_and_opens_no_file(
+    tmp_path: Path, use: Callable[[Stream], object]
+) -> None:
     stream = Stream.open(tmp_path, "pfc")
-    stream.read(0)
+    stream.put("a", b"x")
+    stream.view("a")
     stream.close()
     with pytest.raises(BrainError, match="is closed") as refusal:
-        stream.read(0)
+        use(stream)
     assert refusal.value.code is ErrorCode.LEDGER_REFUSED
     held = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert [path for path in held if path.is_relative_to(tmp_path)] == []
