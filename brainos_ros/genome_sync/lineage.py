@@ -16,6 +16,7 @@ from brainos_ros.genome_sync.genome import Genome
 from brainos_ros.ledger import disk
 
 SUMMARY = "summary"
+MOST_ENTRIES = 1_000
 MOST_SUMMED_UP = 100
 Record = Callable[[str, Mapping[str, Any]], int]
 Keep = Callable[[Mapping[str, Any]], None]
@@ -33,7 +34,7 @@ class Entry:
 
 
 class Lineage:
-    """The genomes of one robot, from the first to the one in use.
+    """The genomes of one robot up to the one in use: the last MOST_ENTRIES; the ledger has all.
 
     `keep(summary)` stores the newest summary where pruning does not reach it.
     """
@@ -161,7 +162,8 @@ class Lineage:
             if entry.genome_hash == genome_hash:
                 return entry
         raise BrainError(
-            f"genome_hash {genome_hash[:12]!r} is not in the history", ErrorCode.NOT_FOUND
+            f"genome_hash {genome_hash[:12]!r} is not among the last {MOST_ENTRIES} genomes used",
+            ErrorCode.NOT_FOUND,
         )
 
     def _do(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -191,6 +193,7 @@ class Lineage:
             if kind == "genome.rolled_back":
                 self.barred.add(body["barred"])
             self.entries.append(entry)
+            del self.entries[:-MOST_ENTRIES]
 
     def _path(self, genome_hash: str) -> Path:
         return self._folder / f"{genome_hash}.msgpack"

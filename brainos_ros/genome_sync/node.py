@@ -17,7 +17,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.default import default_genome
 from brainos_ros.genome_sync.evolution import evolve
 from brainos_ros.genome_sync.fleet import Register, read_key, read_members
-from brainos_ros.genome_sync.lineage import SUMMARY, Entry, Lineage
+from brainos_ros.genome_sync.lineage import MOST_ENTRIES, SUMMARY, Entry, Lineage
 from brainos_ros.genome_sync.packet import Fleet, Packet, load_identity
 from brainos_ros.genome_sync.worker import Worker
 from brainos_ros.ros import genome_messages as messages
@@ -159,8 +159,8 @@ class GenomeSyncNode(BrainNode):
         return response
 
     def _list_history(self, request: Any, response: Any) -> Any:
-        if request.limit > 1000:
-            raise BrainError(f"limit is {request.limit}: give 1 to 1000, or 0 for 20")
+        if request.limit > MOST_ENTRIES:
+            raise BrainError(f"limit is {request.limit}: give 1 to {MOST_ENTRIES}, or 0 for 20")
         with self._lock:
             newest = self._lineage.entries[::-1][: request.limit or 20]
             response.generations = [self._generation(entry) for entry in newest]

@@ -75,6 +75,20 @@ def test_what_evolution_learned_is_held_for_the_newest_genomes_only(
     assert list(lineage._strategies) == [each.genome_hash for each in lineage.entries[-3:]]
 
 
+def test_the_history_is_of_the_newest_genomes_only(tmp_path, stream, monkeypatch) -> None:
+    monkeypatch.setattr(lineage_module, "MOST_ENTRIES", 3)
+    lineage = start(tmp_path, stream)
+    for step in range(5):
+        lineage.evolved(better(0.6 + step / 100), step, step)
+    assert [each.generation for each in lineage.entries] == [3, 4, 5]
+    assert start(tmp_path, stream).entries == lineage.entries
+    with pytest.raises(BrainError, match="not among the last 3 genomes used") as refused:
+        lineage.rollback(genome(0.5).hash, "", 9)
+    assert refused.value.code is ErrorCode.NOT_FOUND
+    lineage.rollback("", "", 9)
+    assert lineage.genome.hash == genome(0.63).hash
+
+
 def test_a_summary_is_enough_to_go_on(tmp_path, stream) -> None:
     kept: list[str] = []
     lineage = Lineage(tmp_path, stream.record, lambda body: kept.append(json.dumps(body)))
