@@ -59,6 +59,7 @@ class Tick:
         return not self.causes and math.hypot(*self.command) < asked - 1e-6
 
 
+HALTED = "halted: "  # how the cause begins that only a reset ends
 ZERO = (0.0, 0.0)
 NOTHING = (math.nan, math.nan)
 
@@ -221,7 +222,7 @@ class Gate:
     def _decide(self, now: float, elapsed: float) -> Tick:
         causes = self.protective = self.causes(now)
         if halted := self.halted():
-            causes = (f"halted: {halted}", *causes)
+            causes = (f"{HALTED}{halted}", *causes)
         request = self._request
         if request is None or now - request[0] > MISSED_PERIODS * self.periods.request:
             return Tick(NOTHING, ZERO, math.inf, math.inf, math.inf, math.nan, causes)

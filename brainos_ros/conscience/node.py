@@ -18,7 +18,7 @@ from brainos_ros.conscience import adopted
 from brainos_ros.conscience.approvals import Approvals
 from brainos_ros.conscience.circuit import Circuit, Evaluation, record_rules
 from brainos_ros.conscience.credentials import UNPROVISIONED, Operators, load_operators
-from brainos_ros.conscience.gate import Gate
+from brainos_ros.conscience.gate import HALTED, Gate
 from brainos_ros.conscience.halt import Latch
 from brainos_ros.conscience.lines import Lines
 from brainos_ros.conscience.motion.node import GateSide, Side
@@ -188,9 +188,11 @@ class ConscienceNode(BrainNode):
         self._circuit.flush()
 
     def _state_changed(self, causes: tuple[str, ...]) -> None:
-        """Publishes the safety state; called by the gate's thread, which may not know of a halt."""
+        """Publishes the safety state; called by the gate's thread, which may not know yet of a halt
+        or of its end."""
         states, halted = msg.SafetyState, self._halted()
-        if halted and halted not in causes:
+        causes = tuple(each for each in causes if not each.startswith(HALTED))
+        if halted:
             causes = (halted, *causes)
         self._tell(states.HALTED if halted else
                    states.PROTECTIVE_STOP if causes else states.RUNNING, causes)
@@ -203,7 +205,7 @@ class ConscienceNode(BrainNode):
 
     def _halted(self) -> str:
         cause = self.latch.cause
-        return f"halted: {cause}" if cause else ""
+        return f"{HALTED}{cause}" if cause else ""
 
     def _hold(self) -> str:
         return self._halted() or self._gate.emergency

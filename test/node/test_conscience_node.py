@@ -185,6 +185,28 @@ def test_a_halt_at_the_tick_that_clears_all_else_is_the_cause_that_is_told(
     assert told.reason == "halted: anna: a test"
 
 
+def test_a_reset_at_the_tick_that_still_saw_the_halt_leaves_no_cause_of_it(
+        graph: Any, keys: Path, world: World) -> None:
+    world.silent.add("watchdog")
+    states = graph.listen(STATES, "conscience/safety_state", qos.STATE)
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    states.wait_for(lambda state: state.causes == ["watchdog silent"])
+    assert graph.call(srv.Halt, "conscience/halt").success
+    states.wait_for(lambda state: state.state == STATES.HALTED)
+
+    def just_after() -> str:
+        found = node.latch.look()
+        if found and not node._gate.protective:
+            node.latch.arm("anna", node.latch.generation)
+        return found
+
+    node._gate.halted = just_after
+    states.messages.clear()
+    world.silent.clear()
+    told = states.wait_for(lambda state: state.state != STATES.HALTED)
+    assert (told.state, told.causes) == (STATES.RUNNING, [])
+
+
 @pytest.mark.parametrize("state", ["unconfigured", "inactive"])
 def test_halt_answers_in_every_state(graph: Any, keys: Path, state: str) -> None:
     node = graph.start(ConscienceNode, state, **FAST_BASE)
