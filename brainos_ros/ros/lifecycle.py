@@ -17,6 +17,7 @@ line with its traceback, never the end of the process.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,8 @@ class BrainNode(GuardedNode):
         self._configured: list[Callable[[], None]] = []
         self._activated: list[Callable[[], None]] = []
         self._ledger: Stream | None = None
+        self._ledger_wanted = False
+        self._ledger_lock = threading.Lock()
         self._outgoing: Outgoing | None = None
         self._beat = Heartbeat(role=self.role, pid=os.getpid())
         super().__init__(self.role, **node_arguments)
@@ -182,7 +185,10 @@ class BrainNode(GuardedNode):
 
     @property
     def ledger(self) -> Stream:
-        """This node's ledger stream, open from activation or first use to deactivation."""
+        """This node's ledger stream, open from activation or first use after it to deactivation.
+
+        Raises `BrainError`: LEDGER_REFUSED where the node is not active, and as `Stream.open`.
+        """
         return self._stream()
 
     # ---------------------------------------------------------------- lifecycle
@@ -192,6 +198,7 @@ class BrainNode(GuardedNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         def activate() -> None:
+            self._ledger_wanted = True
             if self.needs_ledger:
                 self._stream()
             self.activate()
@@ -263,13 +270,25 @@ class BrainNode(GuardedNode):
         return self.state_id == State.PRIMARY_STATE_UNCONFIGURED
 
     def _stream(self) -> Stream:
-        if self._ledger is None:
-            self._ledger = Stream.open(self.home / "ledger", self.role)
-        return self._ledger
+        stream = self._ledger
+        if stream is not None:
+            return stream
+        if self._ledger_wanted:
+            stream = Stream.open(self.home / "ledger", self.role)
+            with self._ledger_lock:
+                if self._ledger_wanted:
+                    self._ledger = stream
+                    return stream
+            stream.close()
+        raise BrainError(
+            f"the ledger of {self.get_name()} is closed: the node is not active",
+            ErrorCode.LEDGER_REFUSED,
+        )
 
     def _close_ledger(self) -> None:
-        if self._ledger is not None:
-            stream, self._ledger = self._ledger, None
+        with self._ledger_lock:
+            self._ledger_wanted, self._ledger, stream = False, None, self._ledger
+        if stream is not None:
             stream.close()
 
     def end(self) -> None:

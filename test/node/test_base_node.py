@@ -18,7 +18,7 @@ from std_msgs.msg import String
 from waiting import DEADLINE_S, matched
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import verify
+from brainos_ros.ledger import Stream, verify
 from brainos_ros.ros import qos
 from brainos_ros.ros.executor import make_executor, second_node, wake
 from brainos_ros.ros.lifecycle import BrainNode
@@ -195,6 +195,42 @@ def test_a_record_is_in_the_ledger(graph) -> None:
     report = verify(graph.home / "ledger" / "pfc")
     assert report.verified
     assert report.records == 2  # the first says that the stream was created
+
+
+def refuse_a_record(node: BrainNode) -> None:
+    with pytest.raises(BrainError, match="not active") as refused:
+        node.record("note", {"late": True})
+    assert refused.value.code == ErrorCode.LEDGER_REFUSED
+
+
+def test_a_callback_that_is_late_does_not_open_the_ledger_again(graph) -> None:
+    node = graph.start(Sample)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert graph.change_state("pfc", transition)
+        refuse_a_record(node)
+        Stream.open(graph.home / "ledger", "pfc").close()
+    assert graph.change_state("pfc", Transition.TRANSITION_CONFIGURE)
+    assert graph.change_state("pfc", Transition.TRANSITION_ACTIVATE)
+    assert explain(graph, "record").success
+
+
+class Tardy(Sample):
+    needs_ledger = False
+
+
+def test_a_ledger_that_opens_when_nobody_wants_it_any_more_is_closed(graph, monkeypatch) -> None:
+    node = graph.start(Tardy)
+    opened = Stream.open
+
+    def slowly(*where: object) -> Stream:
+        stream = opened(*where)
+        assert graph.change_state("pfc", Transition.TRANSITION_DEACTIVATE)
+        return stream
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Stream, "open", slowly)
+        refuse_a_record(node)
+    Stream.open(graph.home / "ledger", "pfc").close()
 
 
 @pytest.mark.parametrize(
