@@ -280,7 +280,10 @@ class PfcNode(BrainNode):
         self._episodes.publish(episode)
 
     def _settle(self) -> None:
-        """Learn what is owed and not learnt, and give the memory what is owed the longest."""
+        """Record what ended, learn what is owed and not learnt, and give the memory what is owed
+        the longest."""
+        if self._acting is not None:
+            self._acting.record_ends()
         for packed in self.store.unlearnt():
             self._learn_from(deserialize_message(packed, Episode))
         owed = self.store.owed()

@@ -26,6 +26,8 @@ class Pursuit:
     def __init__(self, objective: str, goal_id: bytes, over: Any) -> None:
         self.objective, self.goal_id, self.over = objective, goal_id, over
         self.action, self.reason = "", ""
+        self.unrecorded = ""
+        """Why the ledger does not have yet how it ended, or what is learnt of it."""
         self.code = ErrorCode.NONE
         self.result: Any = None
         self._order: Any = None

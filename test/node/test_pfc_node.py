@@ -1,5 +1,6 @@
 """The PFC among a conscience and a robot that do what the test says, over real DDS."""
 
+import json
 import queue
 import sqlite3
 import threading
@@ -36,6 +37,8 @@ from waiting import DEADLINE_S, matched, wait_for
 from brainos_ros import errors
 from brainos_ros.conscience.credentials import load_key, load_operators, sign
 from brainos_ros.conscience.node import ConscienceNode
+from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.log import frames_from, to_record
 from brainos_ros.pfc.node import PfcNode
 from brainos_ros.pfc.store import Store
 from brainos_ros.ros import qos
@@ -577,6 +580,72 @@ def test_what_a_full_disk_keeps_from_being_owed_is_answered_published_and_owed_l
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "1.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
     pursuer.close()
+
+
+class Refusing:
+    """A ledger that refuses all records of a kind."""
+
+    def __init__(self, monkeypatch, kind):
+        self._patch, self._kind, self._record = monkeypatch, kind, PfcNode.record
+
+    def begin(self):
+        self._patch.setattr(PfcNode, "record", lambda node, *what: self._answer(node, *what))
+
+    def _answer(self, node, kind, *body):
+        if kind == self._kind:
+            raise errors.BrainError("no space left", errors.ErrorCode.LEDGER_REFUSED)
+        return self._record(node, kind, *body)
+
+
+def on_record(graph, kind):
+    """The records of a kind, once the PFC has ended."""
+    frames = frames_from(Layout(graph.home / "ledger" / "pfc"), 0)
+    return [json.loads(each.body) for each in map(to_record, frames) if each.kind == kind]
+
+
+@pytest.mark.parametrize("kind", ["pursuit", "outcome"])
+def test_an_end_that_the_ledger_refuses_is_told_and_recorded_later(
+    graph, world, monkeypatch, kind
+):
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
+    with monkeypatch.context() as patch:
+        world.meanwhile = Refusing(patch, kind).begin
+        done = pursuer.pursue("a").result
+        assert (done.success, done.error_code) == (False, ErrorCode.LEDGER_REFUSED)
+        assert (done.outcome, done.reward) == ("success", 1.0)
+        assert done.message == "success; not on record yet: no space left"
+    asked = Explain.Request(decision_id=done.decision.decision_id)
+    wait_for(lambda: graph.call(Explain, "pfc/explain", asked).outcome == "success")
+    wait_for(lambda: not pfc._acting._ends)
+    pursuer.close()
+    graph.stop(pfc)
+    assert [each["phase"] for each in on_record(graph, "pursuit")] == ["began", "ended"]
+    assert [each["episode_id"] for each in on_record(graph, "outcome")] == [done.episode_id]
+    with closing(Store(graph.home / "pfc" / "pfc.db")) as store:
+        assert store.interrupted() == []
+
+
+def test_a_cancelled_order_whose_end_was_never_recorded_counts_as_interrupted(
+    graph, world, monkeypatch
+):
+    pfc = start(graph)
+    pursuer = Pursuer(graph, pfc)
+    world.holding = True
+    handle = pursuer.send("a")
+    assert world.began.wait(DEADLINE_S)
+    with monkeypatch.context() as patch:
+        Refusing(patch, "pursuit").begin()
+        pursuer.finished(handle.cancel_goal_async)
+        done = pursuer.result(handle).result
+        assert done.error_code == ErrorCode.CANCELLED
+        assert done.message == "a: cancelled by the caller; not on record yet: no space left"
+        graph.stop(pfc)
+    pfc = start(graph)
+    wait_for(lambda: not pfc._acting._left_behind.first)
+    pursuer.close()
+    graph.stop(pfc)
+    assert [each["phase"] for each in on_record(graph, "pursuit")] == ["began", "interrupted"]
 
 
 def test_one_body_pursues_one_thing(graph, world):

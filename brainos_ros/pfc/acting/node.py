@@ -32,6 +32,8 @@ class Acting:
     An order to the robot has its decision's id, so that `interrupted`, the decisions whose action
     the robot may still be at because an earlier process ended, can be cancelled until the robot
     says that it is over, as what it did not end in time is; until then it is given no other.
+    How an order ended that the ledger refuses to record waits for `record_ends`; until it is on
+    record, the order is one of those that `interrupted` names next time.
     Closing it ends what is under way and keeps the action's doors for LINGER_S where somebody still
     waits for a result, because only a server that is there can give it.
     """
@@ -39,6 +41,7 @@ class Acting:
     def __init__(self, brain: "PfcNode", interrupted: list[str]) -> None:
         self._brain = brain
         self._left_behind = LeftBehind(interrupted, self._order, self._note_interrupted)
+        self._ends: list[tuple[str, str, bool]] = []  # decision, how it ended, whether it is over
         self._pursuit: Pursuit | None = None
         self._open = True
         self._robot = ActionClient(brain, Execute, "execute")
@@ -89,12 +92,22 @@ class Acting:
             self._pursuit.check_time(self._robot.server_is_ready)
         self._left_behind.check(self._robot.server_is_ready)
 
+    def record_ends(self) -> None:
+        """Record what ended and is not on record yet. Raises BrainError (LEDGER_REFUSED)."""
+        while self._ends:
+            decision_id, how, over = self._ends[0]
+            self._brain.record_pursuit(decision_id, how)
+            if over:
+                self._brain.store.end_action(decision_id)
+            del self._ends[0]
+
     def _order(self, decision_id: str) -> ClientGoalHandle:
         """The client's side of an order that was given, whoever gave it."""
         accepted = Execute.Impl.SendGoalService.Response(accepted=True)
         return ClientGoalHandle(self._robot, _goal_id(decision_id), accepted)
 
     def _note_interrupted(self, decision_id: str) -> None:
+        self.record_ends()
         self._brain.record_pursuit(decision_id, "interrupted")
         self._brain.store.end_action(decision_id)
 
@@ -113,16 +126,17 @@ class Acting:
 
     def _pursue(self, goal: Any) -> Work:
         result = Pursue.Result()
+        over = Future(executor=self._brain.executor)
+        pursuit = Pursuit(goal.request.objective, bytes(goal.goal_id.uuid), over)
         try:
             if self._pursuit is not None:
                 raise BrainError(
                     f"the robot is busy with `{self.objective}`; cancel that or wait",
                     ErrorCode.UNAVAILABLE,
                 )
-            over = Future(executor=self._brain.executor)
-            self._pursuit = Pursuit(goal.request.objective, bytes(goal.goal_id.uuid), over)
+            self._pursuit = pursuit
             try:
-                yield from self._carry_out(goal, self._pursuit, result)
+                yield from self._carry_out(goal, pursuit, result)
             finally:
                 self._pursuit = None
         except BrainError as error:
@@ -130,6 +144,10 @@ class Acting:
         except Exception as error:
             self._brain.note_failure(f"pursue failed: {error!r}")
             refuse(result, BrainError(f"pursue failed inside: {error!r}", ErrorCode.INTERNAL))
+        if pursuit.unrecorded:
+            code = ErrorCode(result.error_code) or ErrorCode.LEDGER_REFUSED
+            came = result.message or result.outcome
+            refuse(result, BrainError(f"{came}; not on record yet: {pursuit.unrecorded}", code))
         return result
 
     def _carry_out(
@@ -165,9 +183,12 @@ class Acting:
         )
         done = pursuit.result or Execute.Result(message=pursuit.reason)
         episode: Episode = outcome_to_episode(outcome, done)
-        brain.tell(episode, outcome)
         result.outcome, result.reward = came, reward
         result.episode_id = episode.episode_id
+        try:
+            brain.tell(episode, outcome)
+        except BrainError as error:
+            pursuit.unrecorded = str(error)
         if not done.success:
             raise BrainError(
                 done.message or "the robot could not do it", ErrorCode.PFC_ACTION_FAILED
@@ -199,12 +220,15 @@ class Acting:
         yield pursuit.over
         if not self._open:
             return
+        how = pursuit.reason or "ended"
         if pursuit.left_behind:
             self._left_behind.add(decision.decision_id)
-            brain.record_pursuit(decision.decision_id, f"{pursuit.reason}; left behind")
-        else:
-            brain.store.end_action(decision.decision_id)
-            brain.record_pursuit(decision.decision_id, pursuit.reason or "ended")
+            how = f"{how}; left behind"
+        self._ends.append((decision.decision_id, how, not pursuit.left_behind))
+        try:
+            self.record_ends()
+        except BrainError as error:
+            pursuit.unrecorded = str(error)
 
     def _cancel(self, goal: Any) -> CancelResponse:
         if self._pursuit is not None and self._pursuit.goal_id == bytes(goal.goal_id.uuid):
