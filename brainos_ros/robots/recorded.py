@@ -7,6 +7,7 @@ commonly passed on: rows of `frame id x y`, separated by blanks or tabs, metres.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,41 +21,69 @@ from brainos_ros.robots.layout import Layout, hall
 from brainos_ros.robots.people import Floats
 
 UNSEEN_S = 10.0  # Away for longer than this, a person came back: a track of its own.
+EMPTY_S = 3600.0  # Nobody there for longer than this: a frame number is wrong.
+LAST_FRAME = 2**63  # Time stamps in nanoseconds are frame numbers too.
+FURTHEST_M = 10_000_000  # So far north UTM coordinates reach.
 
-Row = tuple[float, float, float, float]
+Row = tuple[float, int, float, float]
 Extent = tuple[float, float, float, float]
 
 
 def read_rows(path: Path) -> list[Row]:
     """Rows (frame, id, x, y) of a file, in its order. Blank lines and `#` comments are skipped.
 
+    Frames are told apart to 1e-6. A row that is there twice counts once.
+
     Raises:
         BrainError: NOT_FOUND if the file cannot be read; INVALID_ARGUMENT naming file and
-            line for a line that is not four finite numbers, or a file without any.
+            line for a line that is no row, or has somebody in two places in one frame, or
+            a file without any row.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise BrainError(f"people_file {path}: {error.strerror}", ErrorCode.NOT_FOUND) from None
     except UnicodeDecodeError:
         raise BrainError(f"people_file {path} is not a text file") from None
-    rows: list[Row] = []
+    found: dict[tuple[float, int], tuple[Row, int]] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or fields[0].startswith("#"):
             continue
         try:
-            frame, identity, x, y = (float(value) for value in fields)
-        except ValueError:
+            row = _row(fields)
+            first, at = found.setdefault(row[:2], (row, number))
+            if first != row:
+                raise ValueError(f"expected person {row[1]} where line {at} has it in this frame")
+        except ValueError as error:
             raise BrainError(
-                f"people_file {path} line {number}: expected 'frame id x y', got {line.strip()!r}"
+                f"people_file {path} line {number}: {error}, got {line.strip()[:80]!r}"
             ) from None
-        if not all(map(math.isfinite, (frame, identity, x, y))):
-            raise BrainError(f"people_file {path} line {number}: {line.strip()!r} is not finite")
-        rows.append((frame, identity, x, y))
-    if not rows:
+    if not found:
         raise BrainError(f"people_file {path} holds no row 'frame id x y'")
-    return rows
+    return [row for row, _ in found.values()]
+
+
+def _row(fields: list[str]) -> Row:
+    """Raises ValueError saying what was expected."""
+    try:
+        frame, identity, x, y = map(float, fields)
+    except ValueError:
+        raise ValueError("expected 'frame id x y'") from None
+    if not abs(frame) <= LAST_FRAME:
+        raise ValueError("expected a frame of at most 2^63")
+    if not (abs(x) <= FURTHEST_M and abs(y) <= FURTHEST_M):
+        raise ValueError(f"expected x and y of at most {FURTHEST_M} m")
+    return round(frame, 6), _identity(fields[1], identity), x, y
+
+
+def _identity(text: str, number: float) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        if number.is_integer() and abs(number) < 2**53:
+            return int(number)
+        raise ValueError("expected a whole number as id, as a float below 2^53") from None
 
 
 def frame_gap(rows: list[Row]) -> float:
@@ -63,7 +92,7 @@ def frame_gap(rows: list[Row]) -> float:
     Raises:
         BrainError: nobody was seen twice, so there is no time between frames.
     """
-    frames: dict[float, set[float]] = defaultdict(set)
+    frames: dict[int, set[float]] = defaultdict(set)
     for frame, identity, _, _ in rows:
         frames[identity].add(frame)
     gaps = np.concatenate([np.diff(sorted(seen)) for seen in frames.values()])
@@ -95,10 +124,20 @@ def tracks_of(rows: list[Row], time_step_s: float) -> list[Track]:
     """People as they were recorded, time in seconds from the first frame.
 
     `time_step_s` is the time between two consecutive annotated frames.
+
+    Raises:
+        BrainError: nobody was seen twice, or nobody at all for more than an hour.
     """
     seconds_per_frame = time_step_s / frame_gap(rows)
-    first = min(row[0] for row in rows)
-    seen: dict[float, dict[float, tuple[float, float]]] = defaultdict(dict)
+    frames = sorted({row[0] for row in rows})
+    last, back = max(itertools.pairwise(frames), key=lambda pair: pair[1] - pair[0])
+    if (back - last) * seconds_per_frame > EMPTY_S:
+        raise BrainError(
+            f"people_file: nobody is there from frame {last:.15g} to frame {back:.15g}, which is"
+            f" more than an hour at {time_step_s} s for {time_step_s / seconds_per_frame:g} frames"
+        )
+    first = frames[0]
+    seen: dict[int, dict[float, tuple[float, float]]] = defaultdict(dict)
     for frame, identity, x, y in rows:
         seen[identity][(frame - first) * seconds_per_frame] = (x, y)
     tracks: list[Track] = []

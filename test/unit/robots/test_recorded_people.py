@@ -21,7 +21,7 @@ NOBODY = np.zeros(4)
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "people.txt"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8", newline="")
     return path
 
 
@@ -96,8 +96,20 @@ def test_at_the_end_it_begins_again_with_new_ids(tmp_path):
     [
         ("0 1 0 0\n10 1 0\n", "line 2: expected 'frame id x y', got '10 1 0'"),
         ("0 1 0 zero\n", "line 1"),
-        ("0 1 0 0\n\n1 1 nan 0\n", "line 3: '1 1 nan 0' is not finite"),
+        ("0 1 0 0\n\n1 1 nan 0\n", "line 3: expected x and y of at most 10000000 m"),
+        ("0 1 0 0\n1 1 0 -1e308\n", "line 2: expected x and y of at most 10000000 m"),
+        ("0 1 0 0\n1 1 inf 1e308\n", "line 2: expected x and y"),
+        ("nan 1 0 0\n", "line 1: expected a frame of at most 2^63, got 'nan 1 0 0'"),
+        ("0 1 0 0\n-1e300 1 0 0\n", "line 2: expected a frame"),
+        ("0 inf 0 0\n", "line 1: expected a whole number as id"),
+        ("0 1.5 0 0\n", "line 1: expected a whole number as id"),
+        ("0 9007199254740992.0 0 0\n", "line 1: expected a whole number as id"),
+        (f"0 {'9' * 5000} 0 0\n", "line 1: expected a whole number as id"),
         ("0 1 0 0 9\n", "line 1"),
+        ("0,1,0,0\n", "line 1: expected 'frame id x y', got '0,1,0,0'"),
+        ("0 1 1 1\n\n0 1 5 5\n", "line 3: expected person 1 where line 1 has it in this frame"),
+        ("0 1 1 1\n1e-7 1 2 2\n", "line 2: expected person 1 where line 1 has it"),
+        ("0 1 0 0\n1 1 0 1\n99999 2 0 0\n", "nobody is there from frame 1 to frame 99999"),
         ("# nothing\n", "holds no row"),
         ("0 1 0 0\n0 2 1 1\n", "nobody is in more than one frame"),
     ],
@@ -114,6 +126,50 @@ def test_a_missing_file_and_a_wrong_step_are_refused(tmp_path):
     assert missing.value.code == ErrorCode.NOT_FOUND
     with pytest.raises(BrainError, match="people_time_step_s is 0"):
         RecordedPeople(written(tmp_path, "0 1 0 0\n1 1 0 1\n"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("9007199254740992", "9007199254740993"), ("1e3", "1001.0"), ("-1", "1"), ("0", "9" * 40)],
+)
+def test_two_people_are_two_however_their_ids_are_written(tmp_path, one, other):
+    text = f"0 {one} 0 0\n1 {one} 0 1\n0 {other} 2 0\n1 {other} 2 1\n"
+    assert len(tracks_of(read_rows(written(tmp_path, text)), 0.4)) == 2
+
+
+def test_one_person_is_one_though_the_id_is_a_float_once(tmp_path):
+    (track,) = tracks_of(read_rows(written(tmp_path, "0 7 0 0\n1 7.0 0 1\n")), 0.4)
+    assert track.times.tolist() == [0.0, 0.4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff0 1 0 0\n1 1 0 1\n",
+        "0 1 0 0\r\n1 1 0 1\r\n",
+        "0 1 0 0\n0 1 0 0\n1 1 0 1\n",
+        "1 1 0 1\n0 1 0 0\n",
+        "-10\t1\t0\t0\n\n # a comment\n-9\t1\t0\t1",
+        "1700000000.0 1 0 0\n1700000000.4 1 0 1\n",
+        "1700000000000000000 1 0 0\n1700000000400000000 1 0 1\n",
+    ],
+)
+def test_a_walker_is_read_however_the_file_is_written(tmp_path, text):
+    people = RecordedPeople(written(tmp_path, text), 0.4)
+    advance_to(people, 0.2)
+    assert where(people)[1] == pytest.approx((0.0, 0.5), abs=1e-6)
+
+
+def test_who_is_in_one_frame_only_comes_and_goes_too(tmp_path):
+    people = RecordedPeople(written(tmp_path, "0 1 0 0\n1 1 0 1\n1 2 3 1\n"), 1.0)
+    advance_to(people, 1.0)
+    assert where(people)[2] == pytest.approx((3.0, 1.0))
+
+
+def test_places_as_far_out_as_they_may_be(tmp_path):
+    people = RecordedPeople(written(tmp_path, "0 1 -1e7 -1e7\n1 1 1e7 1e7\n"), 0.4)
+    advance_to(people, 0.2)
+    assert where(people)[1] == pytest.approx((0.0, 0.0), abs=1e-3)
 
 
 track = st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=6)
