@@ -91,7 +91,7 @@ class LogPlayerNode(Node):
         for problem in log.problems:
             say.warning(f"left out {problem}")
         if log.malformed > len(log.problems):
-            say.warning(f"left out {log.malformed - len(log.problems)} malformed lines more")
+            say.warning(f"left out {log.malformed - len(log.problems)} lines more")
         scans = sum(isinstance(row, carmen.ScanRow) for row in log.rows)
         other = ", ".join(f"{count} {kind}" for kind, count in log.left_out.items())
         say.info(
