@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robots.layout import Layout, Point, path_length
@@ -18,6 +18,8 @@ from brainos_ros.robots.physics import Base
 Pose = tuple[float, float, float]
 ARRIVED_M = 0.15
 STANDING = 0.02  # m/s and rad/s
+PASSED_ON_S = 0.1  # From a command asked for to the base, through a gate.
+PATIENCE = 3.0  # A base that still moves after so many times what braking takes is not waited for.
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class Path:
 
 
 class Errand:
-    """One action under way. Call `step` until `outcome` is set."""
+    """One action under way. Call `step` until `over`.
+
+    `outcome` is set once it has ended; `over` only when the base stands besides, so that the next
+    one begins from rest.
+    """
 
     def __init__(
         self,
@@ -105,6 +111,9 @@ class Errand:
         self.held = False
         self._last = (math.inf, math.inf, 0.0)
         self.outcome: Outcome | None = None
+        self.over = False
+        self._zero_s = 0.0
+        self._braking_s = 0.0
         self._base = base
         self._driving = driving
         self._speed = 0.0
@@ -118,8 +127,34 @@ class Errand:
 
     def step(self, pose: Pose, dt: float) -> tuple[float, float]:
         """The command (linear [m/s], angular [rad/s]) for now; zero once it has ended."""
+        stood = (
+            math.dist(pose[:2], self._last[:2]) < STANDING * dt
+            and abs(math.remainder(pose[2] - self._last[2], math.tau)) < STANDING * dt
+        )
+        self._last = pose
+        command = (0.0, 0.0) if self.outcome is not None else self._command(pose, stood, dt)
         if self.outcome is not None:
-            return 0.0, 0.0
+            self._brake(stood, dt)
+        self._zero_s = 0.0 if any(command) else self._zero_s + dt
+        return command
+
+    def _brake(self, stood: bool, dt: float) -> None:
+        """Ended: over once the base stands and no command that is under way will move it."""
+        assert self.outcome is not None
+        base = self._base
+        speed = max(base.max_speed_mps, base.max_yaw_rate_radps * base.footprint_radius_m)
+        reaction_s = base.actuation_delay_s + PASSED_ON_S
+        longest_s = reaction_s + base.command_timeout_s + speed / base.deceleration_mps2
+        self._braking_s += dt
+        if stood and self._zero_s >= reaction_s:
+            self.over = True
+        elif self._braking_s >= PATIENCE * longest_s:
+            self.over = True
+            said = f"the base still moves {self._braking_s:.1f} s later"
+            message = f"{self.outcome.message}; {said}" if self.outcome.message else said
+            self.outcome = replace(self.outcome, message=message)
+
+    def _command(self, pose: Pose, stood: bool, dt: float) -> tuple[float, float]:
         self.elapsed_s += dt
         if self.path is None:
             if self.elapsed_s >= self.ideal_s:
@@ -138,14 +173,12 @@ class Errand:
                 f"not there after {self.limit_s:.0f} s, {100 * self.progress:.0f} % done",
             )
             return 0.0, 0.0
-        stood = math.dist(pose[:2], self._last[:2]) < STANDING * dt
-        self.held = stood and abs(pose[2] - self._last[2]) < STANDING * dt
+        self.held = stood
         self.held_s += dt if self.held else 0.0
-        self._last = pose
         return self._pursue(pose, left, dt)
 
     def cancel(self) -> None:
-        """End it now."""
+        """End it now; it is over when the base stands."""
         if self.outcome is None:
             self._end("failure", 0.0, "cancelled")
 

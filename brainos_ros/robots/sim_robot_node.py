@@ -248,15 +248,15 @@ class SimRobotNode(Node):
 
     def _drive(self) -> None:
         errand, goal = self._errand, self._goal
-        if errand is None or errand.outcome is not None:
+        if errand is None or errand.over:
             return
         if goal.is_cancel_requested:
             errand.cancel()
         linear, angular = errand.step(self.simulation.body.pose, STEPS_PER_COMMAND * TIMESTEP_S)
         self._request(linear, angular)
-        if errand.outcome is not None:
+        if errand.over:
             goal.execute()
-        elif self._steps % (4 * STEPS_PER_COMMAND) == 0:
+        elif errand.outcome is None and self._steps % (4 * STEPS_PER_COMMAND) == 0:
             goal.publish_feedback(self._feedback(errand))
 
     def _request(self, linear: float, angular: float) -> None:
@@ -282,11 +282,11 @@ class SimRobotNode(Node):
             reward=outcome.reward,
             duration_s=outcome.duration_s,
         )
-        if goal.is_cancel_requested:
+        if result.success:
+            goal.succeed()
+        elif goal.is_cancel_requested:
             goal.canceled()
             result.error_code = int(ErrorCode.CANCELLED)
-        elif result.success:
-            goal.succeed()
         else:
             goal.abort()
             result.error_code = int(ErrorCode.TIMEOUT)

@@ -127,6 +127,11 @@ class Action:
         return answer.status, answer.result
 
 
+def stands(node):
+    vx, vy, turn = node.simulation.body.velocity
+    return math.hypot(vx, vy) < 0.03 and abs(turn) < 0.03
+
+
 def test_it_says_what_it_sees_as_a_real_base_does(graph, robot):
     scans = graph.listen(LaserScan, "scan", qos.SENSOR)
     odometry = graph.listen(Odometry, "odom", qos.SENSOR)
@@ -177,9 +182,10 @@ def test_stamped_commands(graph, robot):
 def test_it_drives_to_a_station_and_says_what_it_was_worth(graph, robot):
     obey_blindly(graph)
     asked = graph.listen(Twist, "cmd_vel_raw", qos.COMMAND)
-    robot(crowd_size=0, max_speed_mps=2.0, cruise_speed_mps=2.0, acceleration_mps2=2.0)
+    node = robot(crowd_size=0, max_speed_mps=2.0, cruise_speed_mps=2.0, acceleration_mps2=2.0)
     action = Action(graph, "go:station_c")
     status, result = action.result()
+    assert stands(node)
     assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, "success")
     assert result.success and result.error_code == ErrorCode.NONE
     assert 0.4 < result.reward <= 1.0
@@ -190,14 +196,18 @@ def test_it_drives_to_a_station_and_says_what_it_was_worth(graph, robot):
     assert asked.messages[-1] == Twist(), "the last command is zero"
 
 
-def test_cancelling_stops_it(graph, robot):
+@pytest.mark.parametrize("speed", [0.0, 0.8])
+def test_a_cancelled_goal_ends_once_it_stands(graph, robot, speed):
     obey_blindly(graph)
     asked = graph.listen(Twist, "cmd_vel_raw", qos.COMMAND)
-    robot(crowd_size=0)
-    action = Action(graph, "aisle_1", to="station_b")
+    odometry = graph.listen(Odometry, "odom", qos.SENSOR)
+    node = robot(crowd_size=0)
+    action = Action(graph, "aisle_2", to="station_b")
     asked.wait_for(lambda message: message.linear.x > 0 or message.angular.z != 0)
+    odometry.wait_for(lambda message: message.twist.twist.linear.x >= speed)
     assert len(action.cancel().goals_canceling) == 1
     status, result = action.result()
+    assert stands(node)
     assert status == GoalStatus.STATUS_CANCELED
     assert (result.success, result.error_code) == (False, ErrorCode.CANCELLED)
     assert asked.messages[-1] == Twist()

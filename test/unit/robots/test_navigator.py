@@ -27,12 +27,18 @@ def sim():
 def drive(sim, errand, blocked=lambda sim: False):
     """Drive to the end; returns every point passed."""
     passed = []
-    while errand.outcome is None:
+    while not errand.over:
         command = errand.step(sim.body.pose, 0.05)
         sim.command(*((0.0, 0.0) if blocked(sim) else command))
         sim.advance(0.05)
         passed.append(sim.body.pose[:2])
     return passed
+
+
+def drive_for(sim, errand, seconds):
+    for _ in range(round(seconds / 0.05)):
+        sim.command(*errand.step(sim.body.pose, 0.05))
+        sim.advance(0.05)
 
 
 @pytest.mark.parametrize("aisle", list(LAYOUT.aisles))
@@ -83,6 +89,46 @@ def test_a_cancelled_errand_asks_for_zero():
     assert errand.outcome.outcome == "failure"
 
 
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.0, 3.0])
+def test_a_cancelled_errand_is_over_when_the_base_stands_and_stays_there(sim, seconds):
+    errand = NAVIGATOR.begin("aisle_2", {"to": "station_b"}, sim.body.pose)
+    drive_for(sim, errand, seconds)
+    errand.cancel()
+    begin = sim.time_s
+    drive(sim, errand)
+    assert sim.time_s - begin < 0.9
+    assert errand.outcome.message == "cancelled"
+    place = sim.body.pose
+    sim.advance(0.5)
+    assert sim.body.pose == pytest.approx(place, abs=0.002)
+
+
+def test_an_errand_that_arrives_is_over_when_the_base_stands(sim):
+    errand = NAVIGATOR.begin("go:station_c", {}, sim.body.pose)
+    drive(sim, errand)
+    assert errand.outcome.outcome == "success"
+    assert math.hypot(*sim.body.velocity[:2]) < 0.02
+
+
+def test_a_base_that_points_back_stands_too():
+    errand = NAVIGATOR.begin("aisle_2", {"to": "station_b"}, START)
+    errand.cancel()
+    for yaw in (math.pi, -math.pi) * 3:
+        errand.step((*START[:2], yaw), 0.05)
+    assert errand.over and errand.outcome.message == "cancelled"
+
+
+def test_a_base_that_is_driven_by_others_is_not_waited_for(sim):
+    errand = NAVIGATOR.begin("aisle_2", {"to": "station_b"}, sim.body.pose)
+    errand.cancel()
+    while not errand.over:
+        errand.step(sim.body.pose, 0.05)
+        sim.command(0.0, 0.5)
+        sim.advance(0.05)
+        assert sim.time_s < 5.0
+    assert errand.outcome.message == "cancelled; the base still moves 2.9 s later"
+
+
 def test_commands_respect_the_acceleration_and_limits_of_the_base():
     errand = NAVIGATOR.begin("aisle_2", {"to": "station_b"}, START)
     speeds = [errand.step(START, 0.05) for _ in range(60)]
@@ -96,7 +142,7 @@ def test_commands_respect_the_acceleration_and_limits_of_the_base():
 def test_waiting_takes_its_time_and_earns_nothing():
     errand = NAVIGATOR.begin("wait", {"seconds": 0.2}, START)
     steps = 0
-    while errand.outcome is None:
+    while not errand.over:
         assert errand.step(START, 0.05) == (0.0, 0.0)
         steps += 1
     assert steps == 4
