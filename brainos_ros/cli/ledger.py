@@ -1,11 +1,13 @@
 """`brainos ledger`: look at, verify and look after the record of what the robot did.
 
 Verbs that write open the stream, so they are refused while its node runs; all others work beside
-it. Exit codes: 0 done; 1 something is wrong with a stream, a proof or an archive; 2 refused.
+it. Exit codes: 0 done; 1 something is wrong with a stream, a proof or an archive; 2 refused, or
+done and not to be printed.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from brainos_ros.cli.ledger_output import (
     print_states,
     print_statistics,
     print_table,
+    put_out,
     say,
     working,
 )
@@ -46,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         advice = "" if damage.check in DERIVED else "; run 'brainos ledger doctor'"
         print(f"brainos ledger: {damage}{advice}", file=sys.stderr)
         return 1
-    except OSError as error:
-        raise BrainError(f"{error.strerror}: {error.filename}", ErrorCode.UNAVAILABLE) from error
+    finally:
+        put_out("")
 
 
 def _root(args: argparse.Namespace) -> Path:
@@ -99,7 +102,8 @@ def _view(args: argparse.Namespace) -> int:
         return 0
     from base64 import b64encode
 
-    return say(args.json, {"path": args.path, "body_base64": b64encode(body).decode()}, "")
+    print(json.dumps({"path": args.path, "body_base64": b64encode(body).decode()}))
+    return 0
 
 
 def _view_beside_writer(args: argparse.Namespace) -> bytes:
@@ -145,7 +149,7 @@ def _state(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    kept = Checkpoint.parse(args.head.read_text()) if args.head else None
+    kept = _head(args.head) if args.head else None
     good = True
     results = []
     for path in _paths(args):
@@ -190,11 +194,11 @@ def _consolidate(args: argparse.Namespace) -> int:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    number, unit = args.older_than[:-1], args.older_than[-1:]
-    if unit not in _UNITS or not number.isdigit():
+    age = re.fullmatch("([0-9]{1,9})([smhd])", args.older_than)
+    if not age:
         raise BrainError(f"--older-than '{args.older_than}' is no age; give one such as 90d or 12h")
     with _open(args) as stream, working(f"pruning {args.stream}"):
-        gone = housekeeping.prune(stream, int(number) * _UNITS[unit], args.backup)
+        gone = housekeeping.prune(stream, int(age[1]) * _UNITS[age[2]], args.backup)
     return say(args.json, {"pruned": gone}, f"{len(gone)} segments pruned")
 
 
@@ -203,7 +207,7 @@ def _prove(args: argparse.Namespace) -> int:
     if (args.sequence is None) == (args.since is None):
         raise BrainError("give a sequence number, or an older head by --since, and not both")
     if args.since:
-        bundle = proof.prove_growth(path, Checkpoint.parse(args.since.read_text()))
+        bundle = proof.prove_growth(path, _head(args.since))
     else:
         bundle = proof.prove(path, args.sequence)
     print(json.dumps(bundle, indent=1))
@@ -216,7 +220,29 @@ def _verify_proof(args: argparse.Namespace) -> int:
 
 def _key(text: str) -> str:
     """A verifier key given as it is, or by the file that holds it."""
-    return Path(text).read_text().strip() if "+" not in text else text
+    key = _text(Path(text)).strip() if "+" not in text else text
+    try:
+        verifier.parse_key(key)
+    except verifier.ProofError:
+        raise BrainError(
+            f"--key '{text}' is not a verifier key (name+id+key), nor a file with one"
+        ) from None
+    return key
+
+
+def _head(path: Path) -> Checkpoint:
+    """A head that was kept in a file, as `brainos ledger checkpoints --json` has it in `note`."""
+    try:
+        return Checkpoint.parse(_text(path))
+    except Damage as damage:
+        raise BrainError(f"{path} holds no head of a stream: {damage}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BrainError(f"{path} is not a text file") from None
 
 
 def _export(args: argparse.Namespace) -> int:

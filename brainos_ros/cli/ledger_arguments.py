@@ -1,9 +1,17 @@
 """What `brainos ledger` is asked: its sub-verbs and their options."""
 
 import argparse
+import re
 from pathlib import Path
 
 from brainos_ros.cli.home import add_arguments as home_arguments
+
+
+def count(text: str) -> int:
+    """How many, or which record."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number from 0 on")
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     delete.add_argument("path", nargs="?")
     delete.add_argument(
         "--event",
-        type=int,
+        type=count,
         action="append",
         metavar="SEQUENCE",
         help="purge this event instead of a path",
@@ -46,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--older-than", required=True, metavar="AGE", help="such as 90d or 12h")
     prune.add_argument("--backup", type=Path, required=True, help="the stream's backup")
     prove = verb("prove", "make a bundle that proves a record to anybody")
-    prove.add_argument("sequence", type=int, nargs="?")
+    prove.add_argument("sequence", type=count, nargs="?")
     prove.add_argument(
         "--since",
         type=Path,
@@ -68,10 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     save.add_argument("--with-key", action="store_true", help="the private key too")
     save.add_argument("--restore", action="store_true", help="from the backup instead")
     walk = verb("walk", "print records in order")
-    walk.add_argument("--from", dest="start", type=int, default=0, metavar="SEQUENCE")
-    walk.add_argument("--limit", type=int, default=None)
+    walk.add_argument("--from", dest="start", type=count, default=0, metavar="SEQUENCE")
+    walk.add_argument("--limit", type=count, default=None)
     tail = verb("tail", "print the newest records")
-    tail.add_argument("-n", type=int, default=10, help="how many (default 10)")
+    tail.add_argument("-n", type=count, default=10, help="how many (default 10)")
     tail.add_argument("-f", "--follow", action="store_true", help="and those to come")
     verb("stats", "records by kind, of one stream or all", "any")
     verb("checkpoints", "the signed heads that are kept")

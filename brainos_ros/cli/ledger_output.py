@@ -1,6 +1,7 @@
 """How `brainos ledger` shows what it found and did: sentences, tables, JSON."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger.auditing import Statistics, iso_time, text_of
 from brainos_ros.ledger.doctor import Diagnosis
 from brainos_ros.ledger.log import Record
@@ -22,9 +24,33 @@ def working(what: str) -> Iterator[Callable[[int], None]]:
 
 
 def say(as_json: bool, data: dict[str, Any], sentence: str) -> int:
-    """Print what was done; returns the exit code of success."""
-    print(json.dumps(data) if as_json else sentence)
+    """Print what was done; returns the exit code of success.
+
+    Raises:
+        BrainError: it cannot be printed; the message says what was done.
+    """
+    try:
+        put_out((json.dumps(data) if as_json else sentence) + "\n")
+    except OSError as error:
+        raise BrainError(
+            f"done, but standard output takes nothing ({error.strerror}): {sentence}",
+            ErrorCode.UNAVAILABLE,
+        ) from error
     return 0
+
+
+def put_out(text: str) -> None:
+    """Print `text` and what waits in the buffer.
+
+    Raises:
+        OSError: it cannot be printed. It is dropped, or Python would try again at its end.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def print_table(columns: dict[str, str], rows: list[tuple[object, ...]]) -> None:

@@ -3,6 +3,8 @@
 import argparse
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 from brainos_ros.cli import ledger as verb
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Stream
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.notes import SigningKey
 
-ROBOT = "sim"
+KEY = str(SigningKey("brainos/memory/0").public)
 
 
 class Shell:
@@ -76,13 +80,89 @@ def test_put_view_move_delete(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> 
         (["prove", "memory", "999"], "is not under a signed head"),
         (["prune", "memory", "--older-than", "soon", "--backup", "x"], "is no age"),
         (["put", "memory", "../x", "/dev/null"], "is not allowed"),
-        (["put", "memory", "x", "/no/such/file"], "No such file"),
-        (["import", "memory", "/no/such/file", "--key", "a+b+c"], "No such file"),
+        (["prune", "memory", "--older-than", "\u00b2d", "--backup", "x"], "is no age"),
+        (["prune", "memory", "--older-than", f"{'9' * 5000}d", "--backup", "x"], "is no age"),
+        (["import", "memory", "/no/such/file", "--key", "a+b+c"], "is not a verifier key"),
     ],
 )
 def test_refusals_say_what_would_be_right(shell: Shell, arguments: list[str], words: str) -> None:
     with pytest.raises(BrainError, match=words):
         shell(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["doctor", "memory", "--head"], "head of a stream"),
+        (["prove", "memory", "--since"], "head of a stream"),
+        (["verify-proof", "bundle.json", "--key"], "not a verifier key"),
+        (["import", "memory", "out.tar", "--key"], "not a verifier key"),
+    ],
+)
+def test_a_file_that_is_no_head_or_key_is_refused(
+    shell: Shell, arguments: list[str], words: str
+) -> None:
+    path = shell.home / "file"
+    for content, said in ((b"just a text\n", words), (b"\xff\xfe\x00x", "is not a text file")):
+        path.write_bytes(content)
+        with pytest.raises(BrainError, match=said) as refused:
+            shell(*arguments, str(path), homeless=arguments[0] == "verify-proof")
+        assert not isinstance(refused.value, Damage)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["walk", "memory", "--limit", "-1"],
+        ["walk", "memory", "--from", "-1"],
+        ["tail", "memory", "-n", "-5"],
+        ["tail", "memory", "-n", "\u00b2"],
+        ["delete", "memory", "--event", "-1"],
+    ],
+)
+def test_a_count_below_zero_is_wrong_usage(shell: Shell, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        shell(*arguments)
+    assert refused.value.code == 2
+
+
+def command(home: Path, *arguments: str, out: int, buffered: bool) -> tuple[int, str]:
+    """Exit code and standard error of the command, its standard output being `out`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "brainos_ros.cli.main", "ledger", *arguments, "--home", str(home)],
+        env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_what_cannot_be_printed_is_said_with_what_was_done(shell: Shell, buffered: bool) -> None:
+    (shell.home / "file").write_bytes(b"written")
+    put = "put", "memory", "notes/a", str(shell.home / "file")
+    with open("/dev/full", "wb") as full:
+        told = command(shell.home, "walk", "memory", out=full.fileno(), buffered=buffered)
+        assert told == (2, "brainos ledger: No space left on device\n")
+        code, said = command(shell.home, *put, out=full.fileno(), buffered=buffered)
+        assert code == 2
+        assert "done, but standard output takes nothing (No space left on device): record" in said
+    assert shell("view", "memory", "notes/a") == "written"
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert command(shell.home, "walk", "memory", out=writing, buffered=buffered) == (1, "")
+    code, said = command(shell.home, *put, out=writing, buffered=buffered)
+    assert (code, "(Broken pipe): unchanged: record" in said) == (2, True)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("what", [["put", "memory", "x"], ["import", "memory", "--key", KEY]])
+def test_a_file_that_is_not_there_is_named(shell: Shell, what: list[str]) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        shell(*what, "/no/such/file")
+    assert missing.value.filename == "/no/such/file"
 
 
 def test_state_stats_checkpoints_walk_tail(shell: Shell) -> None:
