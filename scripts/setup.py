@@ -6,6 +6,7 @@ wheels into the environment. Each step leaves a stamp of what it was made from, 
 second run has nothing to do and an interrupted one is made good by the next.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -14,11 +15,18 @@ import subprocess
 import sys
 import sysconfig
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 OLDEST = (3, 10)
 ROS_RELEASES = ("jazzy", "kilted", "lyrical", "rolling")
+MISLEADING = ("PYTHONHOME", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET")
+NO_NETWORK = re.compile(
+    "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|ProxyError"  # pip
+    "|Temporary failure resolving|Could not connect to"  # apt-get
+)
+NEEDED_GB = 1
+LOCK = os.open(ROOT, os.O_RDONLY)  # what a step starts holds it too: it may outlive a killed set-up
 
 
 def fail(message):
@@ -30,16 +38,37 @@ def run(command, what, **kwargs):
     log = os.path.join(ROOT, "log", "setup.log")
     os.makedirs(os.path.dirname(log), exist_ok=True)
     print("setup: " + what, flush=True)
-    with open(log, "a") as out:
+    with open(log, "a+", encoding="utf-8", errors="replace") as out:
         out.write("\n$ " + " ".join(command) + "\n")
         out.flush()
+        start = out.tell()
         code = subprocess.call(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **kwargs
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            pass_fds=[LOCK], **kwargs
         )
-    if code:
-        with open(log) as text:
-            sys.stderr.write("".join(text.readlines()[-25:]))
-        fail("%s failed; the whole story is in log/setup.log" % what)
+        if code:
+            out.seek(start)
+            said = out.readlines()
+            sys.stderr.write("".join(said[-25:]))
+            why = " for want of a network" if NO_NETWORK.search("".join(said)) else ""
+            fail("%s failed%s; the whole story is in log/setup.log" % (what, why))
+
+
+def lock():
+    """One set-up at a time in this folder."""
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("setup: waiting for another set-up of this folder to end", flush=True)
+        fcntl.flock(LOCK, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a network's file system may have no locks
+
+
+def check_path(root):
+    wrong = re.search(r"[^\w/.+@~-]", root)
+    if wrong:
+        fail("colcon cannot work where a path has %r in it: move %s" % (wrong.group(), root))
 
 
 def sourced_ros():
@@ -52,6 +81,20 @@ def sourced_ros():
     if subprocess.call([sys.executable, "-c", "import rclpy"], stderr=subprocess.DEVNULL):
         fail("ROS 2 %s is sourced, but %s cannot import rclpy" % (distro, sys.executable))
     return distro
+
+
+def apt_install(packages):
+    """As root, on Debian and its kin; it may have to wait for an update that runs by itself."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
+    run(apt + ["update"], "package lists", env=environment)
+    run(
+        apt + ["install", "-y", "--no-install-recommends"] + packages,
+        "installing " + " ".join(packages),
+        env=environment,
+    )
 
 
 def missing_packages():
@@ -71,16 +114,13 @@ def missing_packages():
     return missing
 
 
-def check_machine():
+def check_machine(ros):
+    machine = os.uname().machine
+    if not ros and machine != "x86_64":
+        fail("there are no wheels of ROS 2 for %s; source a ROS 2, Jazzy or newer" % machine)
     missing = missing_packages()
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-        run(["apt-get", "update", "-q"], "package lists", env=environment)
-        run(
-            ["apt-get", "install", "-q", "-y", "--no-install-recommends"] + missing,
-            "installing " + " ".join(missing),
-            env=environment,
-        )
+    if missing:
+        apt_install(missing)
         missing = missing_packages()
     if missing:
         fail("missing %s; install with: sudo apt install %s" % ((" ".join(missing),) * 2))
@@ -108,6 +148,12 @@ def stamped(stamp, value):
             return text.read() == value
     except OSError:
         return False
+
+
+def unstamp(stamp):
+    """Before a step touches what the stamp vouches for."""
+    if os.path.exists(stamp):
+        os.remove(stamp)
 
 
 def write_stamp(stamp, value):
@@ -148,6 +194,10 @@ def make_environment(ros):
     stamp = os.path.join(VENV, "brainos.stamp")
     if stamped(stamp, value) and os.path.exists(PYTHON):
         return value
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < NEEDED_GB:
+        fail("it takes %d GB of disk, and %.1f GB are free in %s" % (NEEDED_GB, free, ROOT))
+    unstamp(stamp)
     shutil.rmtree(VENV, ignore_errors=True)
     run(
         [sys.executable, "-m", "venv", VENV] + (["--system-site-packages"] if ros else []),
@@ -172,13 +222,14 @@ def build_steady_wait(environment):
     value = digest(environment, "scripts/steady_wait.c")
     if stamped(library + ".stamp", value):
         return
+    unstamp(library + ".stamp")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     options = ["-x", "c", "-O2", "-shared", "-fPIC", "-o", library]
     run([compiler] + options + ["scripts/steady_wait.c"], "waits on the steady clock")
     write_stamp(library + ".stamp", value)
 
 
-def build(package, environment, sources, what):
+def build(package, environment, ros, sources, what):
     value = digest(package + environment, *sources)
     stamp = os.path.join(ROOT, "install", package + ".stamp")
     if stamped(stamp, value):
@@ -186,39 +237,62 @@ def build(package, environment, sources, what):
     variables = dict(os.environ)
     variables["PATH"] = os.path.join(VENV, "bin") + os.pathsep + variables["PATH"]
     variables["VIRTUAL_ENV"] = VENV
+    variables["COLCON_DEFAULTS_FILE"] = os.devnull  # the user's own; colcon_defaults.yaml counts
     command = [PYTHON, "-m", "colcon", "build", "--packages-select", package]
     command += ["--event-handlers", "console_cohesion+"]
-    if not sourced_ros():
+    if not ros:
         variables["AMENT_PREFIX_PATH"] = variables["CMAKE_PREFIX_PATH"] = VENV
         variables["CMAKE_GENERATOR"] = "Ninja"
         command += ["--cmake-args", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
         command += ["-DPYTHON_ONLY=ON"]
+    unstamp(stamp)
     for folder in ("build", "install"):  # what is there may be half made, or of an older version
         shutil.rmtree(os.path.join(ROOT, folder, package), ignore_errors=True)
     run(command, what, env=variables)
     # also where python may not write bytecode: a fifth to a third off the nodes' imports
-    subprocess.check_call([PYTHON, "-m", "compileall", "-q", "install", *sources[:1]], cwd=ROOT)
+    subprocess.call([PYTHON, "-m", "compileall", "-q", "install", *sources[:1]], cwd=ROOT)
     write_stamp(stamp, value)
 
 
-def main():
+def set_up():
     if sys.version_info < OLDEST:
         fail("python %d.%d is too old; install python 3.10 or newer" % sys.version_info[:2])
+    check_path(ROOT)
     if os.path.realpath(sys.prefix) == os.path.realpath(VENV):  # called from inside what it makes
-        os.execv(sys._base_executable, [sys._base_executable, *sys.argv])
-    check_machine()
-    environment = make_environment(sourced_ros())
-    if not sourced_ros():
+        os.execv(sys._base_executable, [sys._base_executable] + sys.argv)
+    lock()
+    ros = sourced_ros()
+    for name in MISLEADING if ros else MISLEADING + ("PYTHONPATH",):
+        os.environ.pop(name, None)
+    os.environ["PIP_USER"] = "0"  # whatever a pip.conf says
+    check_machine(ros)
+    environment = make_environment(ros)
+    if not ros:
         build_steady_wait(environment)
     build(
-        "brainos_msgs", environment, ["brainos_msgs"], "building brainos_msgs (two minutes, once)"
+        "brainos_msgs",
+        environment,
+        ros,
+        ["brainos_msgs"],
+        "building brainos_msgs (two minutes, once)",
     )
     build(
         "brainos_ros",
         environment,
-        ["brainos_ros", "launch", "config", "package.xml", "setup.py", "setup.cfg", "resource"],
+        ros,
+        ["brainos_ros", "launch", "config", "package.xml", "setup.py", "setup.cfg", "resource"]
+        + ["scripts/brainos"],
         "building brainos_ros",
     )
+
+
+def main():
+    try:
+        set_up()
+    except KeyboardInterrupt:
+        fail("interrupted; run it again to go on")
+    except OSError as error:
+        fail(": ".join(filter(None, [error.filename, error.strerror or str(error)])))
 
 
 if __name__ == "__main__":

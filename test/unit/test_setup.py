@@ -1,0 +1,113 @@
+"""The set-up: what it refuses and what an interruption leaves."""
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> ModuleType:
+    """scripts/setup.py as it would be in a clone of its own."""
+    (tmp_path / "scripts").mkdir()
+    file = shutil.copy(SCRIPTS / "setup.py", tmp_path / "scripts")
+    spec = importlib.util.spec_from_file_location("setup_script", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("root", ["/tmp/sp ace", "/tmp/a:b", "/tmp/it's", "/tmp/a\tb", "/tmp/$x"])
+def test_a_path_that_colcon_cannot_take_is_refused(setup: ModuleType, root: str) -> None:
+    with pytest.raises(SystemExit, match=r"^setup: colcon cannot work where a path has .*: move /"):
+        setup.check_path(root)
+
+
+@pytest.mark.parametrize("root", ["/", "/home/me/ros2_ws/src/brain-os.v1+2", "/home/émile/~x@y"])
+def test_a_usual_path_is_not(setup: ModuleType, root: str) -> None:
+    setup.check_path(root)
+
+
+def test_a_machine_without_wheels_is_told_so(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup.os, "uname", lambda: SimpleNamespace(machine="aarch64"))
+    monkeypatch.setattr(setup, "missing_packages", list)
+    with pytest.raises(SystemExit, match="no wheels of ROS 2 for aarch64"):
+        setup.check_machine(None)
+    setup.check_machine("jazzy")
+
+
+def test_a_second_set_up_waits_for_the_first_and_for_what_it_started(
+    setup: ModuleType, tmp_path: Path
+) -> None:
+    first = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    started = subprocess.Popen(["sleep", "60"], pass_fds=[first])
+    os.close(first)
+    code = "import runpy; runpy.run_path('scripts/setup.py')['lock']()"
+    second = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True,
+                              stdout=subprocess.PIPE)
+    assert second.stdout
+    assert "waiting" in second.stdout.readline()
+    assert second.poll() is None
+    started.kill()
+    started.wait()
+    assert second.wait(10) == 0
+
+
+def test_an_interrupted_build_is_not_taken_for_the_one_before_it(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "brainos_msgs"
+    source.write_text("old")
+    steps: list[str] = []
+    monkeypatch.setattr(setup, "run", lambda command, what, **_: steps.append(what))
+    monkeypatch.setattr(setup.subprocess, "call", lambda *_, **__: 0)
+    (tmp_path / "install").mkdir()
+
+    def build() -> None:
+        setup.build("brainos_msgs", "environment", None, ["brainos_msgs"], source.read_text())
+
+    build()
+    build()
+    assert steps == ["old"]
+    source.write_text("new")
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(setup, "run", lambda *_, **__: sys.exit(1))
+        with pytest.raises(SystemExit):
+            build()
+    source.write_text("old")
+    build()
+    assert steps == ["old", "old"]
+
+
+def test_a_step_that_fails_shows_what_it_said_itself_and_whether_the_network_is_missing(
+    setup: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    setup.run(["echo", "earlier"], "well")
+    with pytest.raises(SystemExit, match=r"^setup: a step failed; the whole story is in log/"):
+        setup.run(["sh", "-c", "echo bad; exit 1"], "a step")
+    assert capfd.readouterr().err == "bad\n"
+    with pytest.raises(SystemExit, match=r"^setup: a step failed for want of a network"):
+        setup.run(["sh", "-c", "echo 'NewConnectionError: no'; exit 1"], "a step")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_up() -> None:
+        raise PermissionError(13, "Permission denied", "/clone/log")
+
+    monkeypatch.setattr(setup, "set_up", set_up)
+    with pytest.raises(SystemExit, match=r"^setup: /clone/log: Permission denied$"):
+        setup.main()
