@@ -111,3 +111,62 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     monkeypatch.setattr(setup, "set_up", set_up)
     with pytest.raises(SystemExit, match=r"^setup: /clone/log: Permission denied$"):
         setup.main()
+
+
+def clone(folder: Path) -> Path:
+    """What env.sh reads of a clone that is set up."""
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/activate").touch()
+    (folder / "scripts").mkdir()
+    (folder / "install").mkdir()
+    (folder / "install/brainos_ros.stamp").touch()
+    for shell in ("bash", "zsh"):
+        (folder / f"install/local_setup.{shell}").write_text(f"PYTHONPATH={shell}; PATH+=:$PWD\n")
+    shutil.copy(SCRIPTS / "env.sh", folder / "scripts")
+    return folder
+
+
+def sourced(shell: str, folder: Path, **variables: str) -> list[str]:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    names = "$AMENT_PREFIX_PATH $PYTHONPATH"
+    return subprocess.check_output(
+        [shell, "-c", f". {folder.name}/scripts/env.sh && echo {names}"], text=True,
+        cwd=folder.parent, env={"PATH": os.environ["PATH"], **variables},
+    ).split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("variables", [{}, {"CDPATH": "/tmp:."}, {"ROS_DISTRO": "jazzy"}])
+def test_the_environment_is_found_whatever_is_set(
+    tmp_path: Path, shell: str, variables: dict[str, str]
+) -> None:
+    folder = clone(tmp_path / "clone")
+    assert sourced(shell, folder, **variables) == [f"{folder}/.venv", f"{folder}:{shell}"]
+
+
+def test_the_environment_of_ros_stays(tmp_path: Path) -> None:
+    variables = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"}
+    assert sourced("bash", clone(tmp_path / "clone"), **variables)[0] == "/opt/ros/jazzy"
+
+
+def test_a_clone_that_is_not_set_up_says_so(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "clone")
+    (folder / "install/brainos_ros.stamp").unlink()
+    with pytest.raises(subprocess.CalledProcessError):
+        sourced("bash", folder)
+
+
+def test_the_command_is_found_through_links(tmp_path: Path) -> None:
+    program = tmp_path / "install/lib/brainos_ros/brainos"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$# $1"\n')
+    program.chmod(0o755)
+    link = tmp_path / "brainos"
+    link.symlink_to(SCRIPTS / "brainos")
+    variables = {"PATH": os.environ["PATH"], "AMENT_PREFIX_PATH": f"/none:{tmp_path}/install"}
+    said = subprocess.check_output([link, "a b", "c"], text=True, env=variables)
+    assert said == "2 a b\n"
+    bare = subprocess.run([link], env={}, capture_output=True, text=True, check=False)
+    assert bare.returncode == 2
+    assert "source install/setup.bash" in bare.stderr
