@@ -7,8 +7,9 @@ help:
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: ## set up .venv and install/ (the other targets do it by themselves)
-	@command -v python3 >/dev/null || { echo "setup: python3 is missing; install with: sudo apt install python3" >&2; exit 1; }
-	@python3 scripts/setup.py
+	@python=$$(command -v python3 python3.13 python3.12 python3.11 | head -n 1); \
+	if [ "$$python" ]; then exec "$$python" scripts/setup.py; fi; \
+	echo "setup: python3 is missing; install with: sudo apt install python3" >&2; exit 1
 
 demo: setup ## the robot works for DURATION=120 s; PEOPLE=file STEP=0.4 REPORT=file.json PICTURE=file.png
 	@. scripts/env.sh && exec brainos demo $(if $(DURATION),--duration $(DURATION)) \

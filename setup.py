@@ -27,6 +27,7 @@ setup(
         ("share/brainos_ros/launch", glob("launch/*.launch.py")),
         *tree("config"),
     ],
+    python_requires=">=3.11",
     install_requires=["setuptools"],
     extras_require={"sim": ["mujoco", "pillow"], "test": ["pytest"]},
     zip_safe=True,

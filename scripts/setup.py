@@ -18,7 +18,13 @@ import sysconfig
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
-OLDEST = (3, 10)
+OLDEST = (3, 11)
+NEW_PYTHONS = ("python3.13", "python3.12", "python3.11")
+PYTHON_PACKAGES = ["python3.11", "python3.11-venv", "python3.11-dev"]
+CAN_BUILD = """
+import ensurepip, os, sysconfig, venv
+open(os.path.join(sysconfig.get_paths()["include"], "Python.h")).close()
+"""
 ROS_RELEASES = ("jazzy", "kilted", "lyrical", "rolling")
 MISLEADING = ("PYTHONHOME", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET")
 NO_NETWORK = re.compile(
@@ -95,6 +101,30 @@ def apt_install(packages):
         "installing " + " ".join(packages),
         env=environment,
     )
+
+
+def new_python():
+    """The first new enough interpreter on PATH that has what building with it takes, or None."""
+    for path in filter(None, map(shutil.which, NEW_PYTHONS)):
+        if not subprocess.call([path, "-c", CAN_BUILD], stderr=subprocess.DEVNULL):
+            return path
+    return None
+
+
+def check_python(ros):
+    """Return where this interpreter is new enough; go on with another where there is one."""
+    if sys.version_info >= OLDEST:
+        return
+    old = "python3 is %d.%d, BrainOS needs 3.11 or newer" % sys.version_info[:2]
+    if ros:
+        fail("%s, and ROS 2 %s was built for this one" % (old, ros))
+    python = new_python()
+    if not python:
+        apt_install(PYTHON_PACKAGES)
+        python = new_python()
+    if not python:
+        fail("%s; install with: sudo apt install %s" % (old, " ".join(PYTHON_PACKAGES)))
+    os.execv(python, [python] + sys.argv)
 
 
 def missing_packages():
@@ -255,8 +285,6 @@ def build(package, environment, ros, sources, what):
 
 
 def set_up():
-    if sys.version_info < OLDEST:
-        fail("python %d.%d is too old; install python 3.10 or newer" % sys.version_info[:2])
     check_path(ROOT)
     if os.path.realpath(sys.prefix) == os.path.realpath(VENV):  # called from inside what it makes
         os.execv(sys._base_executable, [sys._base_executable] + sys.argv)
@@ -265,6 +293,7 @@ def set_up():
     for name in MISLEADING if ros else MISLEADING + ("PYTHONPATH",):
         os.environ.pop(name, None)
     os.environ["PIP_USER"] = "0"  # whatever a pip.conf says
+    check_python(ros)
     check_machine(ros)
     environment = make_environment(ros)
     if not ros:

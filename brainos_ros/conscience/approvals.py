@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from brainos_ros.conscience.credentials import Operators, fingerprint
@@ -24,7 +24,7 @@ MOST_PENDING = 64
 MOST_REMEMBERED = 1024
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where an approval is in its life."""
 
     PENDING = "pending"

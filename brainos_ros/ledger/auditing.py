@@ -4,7 +4,7 @@ import csv
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -159,5 +159,5 @@ def view(path: Path, name: str) -> bytes:
 
 def iso_time(time_ns: int) -> str:
     """Nanoseconds since the epoch as ISO 8601 in UTC, to the microsecond."""
-    moment = datetime.fromtimestamp(time_ns // 10**9, timezone.utc)
+    moment = datetime.fromtimestamp(time_ns // 10**9, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}Z"

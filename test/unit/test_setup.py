@@ -1,4 +1,4 @@
-"""The set-up: what it refuses and what an interruption leaves."""
+"""The set-up: which python it goes on with, what it refuses, what an interruption leaves."""
 
 import fcntl
 import importlib.util
@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+PACKAGES = ["python3.11", "python3.11-venv", "python3.11-dev"]
 
 
 @pytest.fixture
@@ -24,6 +26,82 @@ def setup(tmp_path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class Machine:
+    """A machine whose python3 is 3.10; `installs` is what apt-get brings."""
+
+    def __init__(self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.folder = folder
+        self.installed: list[str] = []
+        self.installs = True
+        monkeypatch.setattr(setup.sys, "version_info", (3, 10, 12, "final", 0))
+        monkeypatch.setattr(setup.os, "execv", self.execv)
+        monkeypatch.setattr(setup, "apt_install", self.apt_install)
+        monkeypatch.setenv("PATH", str(folder))
+        folder.mkdir()
+
+    def python(self, name: str, builds: bool = True) -> None:
+        program = self.folder / name
+        program.write_text(f"#!/bin/sh\nexit {0 if builds else 1}\n")
+        program.chmod(0o755)
+
+    def apt_install(self, packages: list[str]) -> None:
+        self.installed += packages
+        if self.installs:
+            self.python("python3.11")
+
+    def execv(self, path: str, arguments: list[str]) -> None:
+        assert arguments == [path, *sys.argv]
+        raise SystemExit(Path(path).name)
+
+
+@pytest.fixture
+def machine(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    return Machine(setup, monkeypatch, tmp_path / "bin")
+
+
+def test_an_old_python_hands_over_to_the_newest_that_can_build(
+    setup: ModuleType, machine: Machine
+) -> None:
+    machine.python("python3.13", builds=False)
+    machine.python("python3.12")
+    machine.python("python3.11")
+    with pytest.raises(SystemExit, match=r"^python3\.12$"):
+        setup.check_python(None)
+    assert not machine.installed
+
+
+def test_where_there_is_no_newer_python_root_gets_one(setup: ModuleType, machine: Machine) -> None:
+    machine.python("python3.11", builds=False)
+    with pytest.raises(SystemExit, match=r"^python3\.11$"):
+        setup.check_python(None)
+    assert machine.installed == PACKAGES
+
+
+def test_one_line_says_what_to_install_for_a_newer_python(
+    setup: ModuleType, machine: Machine
+) -> None:
+    machine.installs = False
+    with pytest.raises(SystemExit, match=r"^setup: python3 is 3\.10, .*: sudo apt install "
+                                         + " ".join(PACKAGES)):
+        setup.check_python(None)
+
+
+def test_with_ros_the_python_stays(setup: ModuleType, machine: Machine) -> None:
+    machine.python("python3.12")
+    with pytest.raises(SystemExit, match="ROS 2 jazzy was built for this one"):
+        setup.check_python("jazzy")
+
+
+def test_a_new_enough_python_goes_on(setup: ModuleType, machine: Machine, monkeypatch: Any) -> None:
+    monkeypatch.setattr(setup.sys, "version_info", (3, 11, 0, "candidate", 1))
+    machine.python("python3.13")
+    setup.check_python(None)
+
+
+def test_this_python_can_build(setup: ModuleType) -> None:
+    assert not subprocess.call([sys.executable, "-c", setup.CAN_BUILD])
 
 
 @pytest.mark.parametrize("root", ["/tmp/sp ace", "/tmp/a:b", "/tmp/it's", "/tmp/a\tb", "/tmp/$x"])
