@@ -72,7 +72,7 @@ def lock():
 
 
 def check_path(root):
-    wrong = re.search(r"[^\w/.+@~-]", root)
+    wrong = re.search(r"[\s:;'\"`$\\&|<>()*?\[\]#]", root)
     if wrong:
         fail("colcon cannot work where a path has %r in it: move %s" % (wrong.group(), root))
 
@@ -85,7 +85,10 @@ def sourced_ros():
     if distro not in ROS_RELEASES:
         fail("ROS_DISTRO is %r; source one of %s, or none" % (distro, ", ".join(ROS_RELEASES)))
     if subprocess.call([sys.executable, "-c", "import rclpy"], stderr=subprocess.DEVNULL):
-        fail("ROS 2 %s is sourced, but %s cannot import rclpy" % (distro, sys.executable))
+        fail(
+            "ROS 2 %s is sourced, but %s cannot import rclpy; the python it was built for must "
+            "come first on PATH" % (distro, sys.executable)
+        )
     return distro
 
 
