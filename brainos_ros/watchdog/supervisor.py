@@ -38,6 +38,7 @@ SETTLED_S = 1.0  # a beat that says otherwise so soon after an activation was se
 RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
+UNDISTURBED_S = 0.5  # who takes over has the processors, before what it replaces starts again
 TICK_S = 0.065  # at least so often everything is looked at
 LOOK_AGAIN_S = 0.01  # for the services of a new process
 
@@ -379,6 +380,8 @@ class Supervisor:
                 self.roles[role].given_up = role not in successors
             return
         host.restarts += 1
+        if successors:
+            delay = max(delay, UNDISTURBED_S)
         host.start_at = now + delay
         self._world.record("failed", {**body, "restart_in_s": round(delay, 3)})
         if held and not successors:

@@ -235,6 +235,16 @@ def test_the_stand_by_takes_over_only_after_the_end_of_the_holder() -> None:
     assert world.supervisor.roles["pfc"].holder.name == "pfc"
 
 
+def test_who_takes_over_is_not_disturbed_by_what_it_replaces() -> None:
+    world = started(brain(standby=True))
+    world.kill("pfc")
+    world.run(0.4)
+    assert world.works("pfc")
+    assert "pfc" not in world.processes
+    world.run(0.2)
+    assert "pfc" in world.processes
+
+
 def test_failover_on_request() -> None:
     world = started(brain(standby=True))
     assert world.supervisor.failover("pfc", "", world.now) is None
