@@ -28,6 +28,7 @@ from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_spec import Beat, Driver, Robot
 from brainos_ros.ros import discovery
+from brainos_ros.ros.pulse import claim_brain
 from brainos_ros.watchdog import processes
 from brainos_ros.watchdog.detect import Heart, Lag
 
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     for path in args.params_file:
         if not path.is_file():
             raise BrainError(f"--params-file {path}: no such file", ErrorCode.NOT_FOUND)
+    with _claim(home) if home.exists() else contextlib.nullcontext():
+        refuse_another(_namespace(args))  # before there is a new home
     with _claim(home):
         if advice := discovery.advice():
             print(f"[brainos] {robot.name}: {advice}", flush=True)
@@ -83,6 +86,20 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if driver:
                 _end(driver, 3.0)
+
+
+def refuse_another(namespace: str) -> None:
+    """Raises `BrainError` if a brain runs in this ROS domain, in this namespace (`/r1`).
+
+    Its watchdog finds that out too, but when a driver already talks to that brain.
+    """
+    claim_brain(os.environ.get("ROS_DOMAIN_ID") or "0", namespace).close()
+
+
+def _namespace(args: argparse.Namespace) -> str:
+    """Of the watchdog, as ROS will have it: of several rules the first holds."""
+    ruled = (rule.partition(":=")[2] for rule in args.remap if rule.startswith("__ns:="))
+    return "/" + str(args.namespace or next(ruled, "")).strip("/")
 
 
 def _claim(home: Path) -> IO[str]:

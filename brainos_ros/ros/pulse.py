@@ -100,6 +100,17 @@ def claim(name: str, what: str) -> socket.socket:
         raise BrainError(f"{what}{holder}") from error
 
 
+def claim_brain(domain: str, namespace: str) -> socket.socket:
+    """Be the only brain in a ROS domain and namespace (`/r1`), until the socket is closed.
+
+    Raises `BrainError` if there is one.
+    """
+    return claim(
+        abstract_name("watchdog", domain, namespace),
+        f"another brain runs in ROS domain {domain}, namespace {namespace}; stop that one, or give "
+        "this one a ROS_DOMAIN_ID or a namespace of its own")
+
+
 def _peer(connection: socket.socket) -> tuple[int, int]:
     """Process and user id at the other end, by the kernel's word."""
     pid, uid, _ = CREDENTIALS.unpack(

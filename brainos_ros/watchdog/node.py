@@ -23,7 +23,7 @@ from brainos_ros.ros.executor import Outgoing
 from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
-from brainos_ros.ros.pulse import Beat, Pulses, abstract_name, claim
+from brainos_ros.ros.pulse import Beat, Pulses, claim_brain
 from brainos_ros.ros.tables import table
 from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.desk.node import Desk
@@ -95,10 +95,7 @@ class WatchdogNode(BrainNode):
     def activate(self) -> None:
         self._level = self.create_publisher(ServiceLevel, "service_level", qos.STATE)
         self._heartbeats = self.create_publisher(Heartbeat, "watchdog/heartbeat", qos.HEARTBEATS)
-        domain, namespace = self.context.get_domain_id(), self.get_namespace()
-        sole = claim(abstract_name("watchdog", str(domain), namespace),
-                     f"another brain runs in ROS domain {domain}, namespace {namespace}; give this "
-                     "one a namespace or a ROS_DOMAIN_ID of its own")
+        sole = claim_brain(str(self.context.get_domain_id()), self.get_namespace())
         self._running.callback(sole.close)
         self._pulses = Pulses(self.home)
         self._running.callback(self._pulses.close)

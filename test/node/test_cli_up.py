@@ -1,6 +1,7 @@
 """`brainos up`, with processes that stand in for the watchdog and the driver."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -8,12 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
+from rclpy.node import Node
 
 from brainos_ros import robot_file
 from brainos_ros.cli import up
 from brainos_ros.cli.main import main
 from brainos_ros.errors import BrainError
 from brainos_ros.ros import tables
+from brainos_ros.ros.pulse import claim_brain
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.processes import Process
 
@@ -127,6 +131,36 @@ def test_an_option_that_is_right_is_taken(given: tuple[str, str]) -> None:
     parser = argparse.ArgumentParser()
     up.add_arguments(parser)
     parser.parse_args(["sim", *given])
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_second_brain_is_refused_before_it_does_anything(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], old: bool) -> None:
+    home = tmp_path / "home"
+    if old:
+        up._claim(home).close()
+    there = sorted(tmp_path.rglob("*"))
+    with claim_brain(os.environ["ROS_DOMAIN_ID"], "/r1"):
+        assert main(["up", "sim", "--home", str(home), "--namespace", "r1"]) == up.REFUSED
+    assert "another brain runs in ROS domain" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize(("given", "namespace"), [
+    ((), "/"), (("--namespace", "/fleet/r1/"), "/fleet/r1"), (("--remap", "__ns:=/r2"), "/r2"),
+    (("--remap", "a:=b", "--remap", "__ns:=/r2", "--namespace", "r1"), "/r1"),
+])
+def test_the_namespace_is_that_of_the_watchdog(given: tuple[str, ...], namespace: str) -> None:
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    args = parser.parse_args(["sim", *given])
+    assert up._namespace(args) == namespace
+    context = rclpy.Context()
+    rclpy.init(args=up._ros_arguments(args), context=context)
+    node = Node("watchdog", context=context, enable_rosout=False, start_parameter_services=False)
+    assert node.get_namespace() == namespace
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 def test_a_next_watchdog_that_is_refused_leaves_no_brain_without_one(

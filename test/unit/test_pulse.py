@@ -21,6 +21,7 @@ from brainos_ros.ros.pulse import (
     abstract_name,
     address,
     claim,
+    claim_brain,
 )
 
 
@@ -94,6 +95,16 @@ def test_a_name_is_had_by_one_and_may_be_long() -> None:
     claim(name, "another brain runs").close()
     with pytest.raises(OSError, match="too long"):
         claim("\0" + "x" * 200, "another brain runs")
+
+
+def test_a_place_has_one_brain() -> None:
+    first = claim_brain("84", "/r1")
+    with pytest.raises(BrainError, match=r"another brain runs in ROS domain 84, namespace /r1; .*"
+                       f"its watchdog is process {os.getpid()}"):
+        claim_brain("84", "/r1")
+    for domain, namespace in (("84", "/"), ("85", "/r1")):
+        claim_brain(domain, namespace).close()
+    first.close()
 
 
 @pytest.mark.parametrize("junk", [
