@@ -2,8 +2,11 @@
 
 import queue
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,28 @@ def test_a_place_that_swallows_packets_does_not_answer(told: Told) -> None:
 def test_a_name_nobody_knows_does_not_answer(told: Told, named: str) -> None:
     with closing(Reach(Network((named,), 0.05, 2), told.put)):
         assert list(told.get(timeout=60.0)) == [named]
+
+
+def test_a_look_up_that_hangs_is_a_try_that_failed(
+        told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, asked, goes_on = socket.getaddrinfo, [], threading.Event()
+
+    def hangs(host: str, *more: Any) -> Any:
+        asked.append(host)
+        goes_on.wait(60.0)
+        return look_up("127.0.0.1", *more)
+
+    with server() as listening:
+        port = listening.getsockname()[1]
+        monkeypatch.setattr(socket, "getaddrinfo", hangs)
+        with closing(Reach(Network((f"fleet.local:{port}",), 0.1, 3), told.put)):
+            began = time.monotonic()
+            assert list(told.get(timeout=LIMIT_S)) == [f"fleet.local:{port}"]
+            assert time.monotonic() - began >= 0.5, "so many misses"
+            assert asked == ["fleet.local"], "one hangs at a time"
+            goes_on.set()
+            assert list(told.get(timeout=LIMIT_S)) == []
+            assert len(asked) > 1, "what answers too late does not count"
 
 
 def test_without_places_it_is_never_cut_off(told: Told) -> None:
