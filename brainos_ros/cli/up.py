@@ -21,9 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import yaml
-
-from brainos_ros import robot_file
+from brainos_ros import quoted_yaml, robot_file
 from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_spec import Beat, Driver, Robot
@@ -129,8 +127,10 @@ def _watchdog_command(
                          ErrorCode.NOT_FOUND)
     return [
         *command, *_ros_arguments(args),
-        "-p", f"robot:={robot.name}", "-p", f"robot_file:={robot.path.resolve()}",
-        "-p", f"home:={home}", "-p", f"composition:={_yaml(args.composed)}",
+        "-p", f"robot:={quoted_yaml.dump(robot.name)}",
+        "-p", f"robot_file:={quoted_yaml.dump(str(robot.path.resolve()))}",
+        "-p", f"home:={quoted_yaml.dump(str(home))}",
+        "-p", f"composition:={_yaml(args.composed)}",
         "-p", f"autostart:={_yaml(not args.no_autostart)}",
         "-p", f"use_sim_time:={_yaml(args.use_sim_time)}",
     ]
@@ -162,7 +162,7 @@ def _start_driver(
     content = {**robot.shared_parameters(), "robot": robot.name, "home": str(home),
                **driver.parameters}
     try:
-        path.write_text(yaml.safe_dump({"/**": {"ros__parameters": content}}))
+        path.write_text(quoted_yaml.dump({"/**": {"ros__parameters": content}}) + "\n")
     except OSError as error:  # of a full disk it does not name the file
         raise BrainError(f"{path}: {error.strerror}", ErrorCode.UNAVAILABLE) from error
     overrides = [part for given in args.driver_parameter for part in ("-p", given)]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from brainos_ros import quoted_yaml
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_file import executable
 from brainos_ros.robot_spec import Robot
@@ -53,7 +52,7 @@ def write_parameters(path: Path, content: Mapping[str, Any]) -> bool:
 
     Returns whether it said something else. Raises OSError if the file cannot be written.
     """
-    text = yaml.safe_dump(dict(content), sort_keys=False)
+    text = quoted_yaml.dump(dict(content)) + "\n"
     if path.is_file() and path.read_text() == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)

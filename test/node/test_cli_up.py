@@ -1,11 +1,13 @@
 """`brainos up`, with processes that stand in for the watchdog and the driver."""
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from brainos_ros import robot_file
 from brainos_ros.cli import up
 from brainos_ros.cli.main import main
 from brainos_ros.errors import BrainError
-from brainos_ros.ros import tables
+from brainos_ros.ros import discovery, tables
 from brainos_ros.ros.pulse import claim_brain
+from brainos_ros.watchdog import plan
 from brainos_ros.watchdog.detect import Usage
 from brainos_ros.watchdog.processes import Process
 
@@ -42,6 +45,13 @@ def kept_up(lines: str, duration_s: float | None = None, driver: str = "") -> in
         upkeep._socket.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def parsed(*given: str) -> argparse.Namespace:
+    """These arguments of `brainos up`, as it sees them."""
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    return parser.parse_args(given)
 
 
 @pytest.fixture
@@ -128,9 +138,7 @@ def test_an_option_that_cannot_be_right_is_refused(
     ("--driver-parameter", "sim_robot:people_file:=/a b.txt"),
 ])
 def test_an_option_that_is_right_is_taken(given: tuple[str, str]) -> None:
-    parser = argparse.ArgumentParser()
-    up.add_arguments(parser)
-    parser.parse_args(["sim", *given])
+    parsed("sim", *given)
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -151,16 +159,61 @@ def test_a_second_brain_is_refused_before_it_does_anything(
     (("--remap", "a:=b", "--remap", "__ns:=/r2", "--namespace", "r1"), "/r1"),
 ])
 def test_the_namespace_is_that_of_the_watchdog(given: tuple[str, ...], namespace: str) -> None:
-    parser = argparse.ArgumentParser()
-    up.add_arguments(parser)
-    args = parser.parse_args(["sim", *given])
+    args = parsed("sim", *given)
     assert up._namespace(args) == namespace
+    with started(up._ros_arguments(args)) as node:
+        assert node.get_namespace() == namespace
+
+
+@contextlib.contextmanager
+def started(arguments: list[str]) -> Iterator[Node]:
+    """A node that was given these arguments and has every parameter in them."""
+    discovery.prepare()
     context = rclpy.Context()
-    rclpy.init(args=up._ros_arguments(args), context=context)
-    node = Node("watchdog", context=context, enable_rosout=False, start_parameter_services=False)
-    assert node.get_namespace() == namespace
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    rclpy.init(args=arguments, context=context)
+    node = Node("watchdog", context=context, enable_rosout=False, start_parameter_services=False,
+                automatically_declare_parameters_from_overrides=True)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("name", ["n", "nan", "sim"])
+@pytest.mark.parametrize("folder", ["h #1", "a: b", "über \"quotes\" and \\", "x" * 120])
+def test_a_name_and_a_path_reach_the_nodes_as_they_are(
+        tmp_path: Path, name: str, folder: str) -> None:
+    home = tmp_path / folder
+    home.mkdir()
+    file = home / "robot.yaml"
+    file.write_text(robot_file.find("sim").read_text().replace("name: sim", f"name: '{name}'"))
+    robot = robot_file.load(file)
+    command = up._watchdog_command(robot, home, parsed(str(file)))
+    wanted = {"robot": name, "robot_file": str(file), "home": str(home)}
+    with started(command[command.index("--ros-args"):]) as node:
+        assert {each: node.get_parameter(each).value for each in wanted} == wanted
+    path = home / "parameters.yaml"
+    plan.write_parameters(path, plan.parameters(robot, home, False, False))
+    del wanted["robot_file"]
+    with started(["--ros-args", "--params-file", str(path)]) as node:
+        assert {each: node.get_parameter(each).value for each in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", ["n", "nan"])
+def test_a_name_reaches_the_driver_as_it_is(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(robot_file.find("sim").read_text().replace("name: sim", f"name: '{name}'"))
+    robot = robot_file.load(file)
+    assert robot.driver
+    commands: list[list[str]] = []
+    monkeypatch.setattr(up, "_start", lambda command, environment: commands.append(command))
+    (tmp_path / "watchdog").mkdir()
+    up._start_driver(robot, robot.driver, tmp_path, parsed(str(file)))
+    (command,) = commands
+    with started(command[command.index("--ros-args"):]) as node:
+        assert node.get_parameter("robot").value == name
 
 
 def test_a_next_watchdog_that_is_refused_leaves_no_brain_without_one(
