@@ -21,7 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import yaml
+
 from brainos_ros import quoted_yaml, robot_file
+from brainos_ros.checked_yaml import meant
 from brainos_ros.cli import options
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.robot_spec import Beat, Driver, Robot
@@ -71,19 +74,44 @@ def run(args: argparse.Namespace) -> int:
     for path in args.params_file:
         if not path.is_file():
             raise BrainError(f"--params-file {path}: no such file", ErrorCode.NOT_FOUND)
+    driver = None if args.no_driver else robot.driver
+    if args.driver_parameter:
+        _check_driver_parameters(robot, driver, args.driver_parameter)
     with _claim(home) if home.exists() else contextlib.nullcontext():
         refuse_another(_namespace(args))  # before there is a new home
     with _claim(home):
         if advice := discovery.advice():
             print(f"[brainos] {robot.name}: {advice}", flush=True)
-        driver = None
-        if robot.driver and not args.no_driver:
-            driver = _start_driver(robot, robot.driver, home, args)
+        started = _start_driver(robot, driver, home, args) if driver else None
         try:
-            return Upkeep(robot, _watchdog_command(robot, home, args), driver).run(args.duration)
+            return Upkeep(robot, _watchdog_command(robot, home, args), started).run(args.duration)
         finally:
-            if driver:
-                _end(driver, 3.0)
+            if started:
+                _end(started, 3.0)
+
+
+def _check_driver_parameters(
+    robot: Robot, driver: Driver | None, given: Sequence[str]
+) -> None:
+    """Raises `BrainError` for one that nobody would take."""
+    from brainos_ros.ros.tables import table  # imports ROS, and is seldom needed
+
+    if driver is None:
+        why = "--no-driver" if robot.driver else f"{robot.path} names none"
+        raise BrainError(f"--driver-parameter {given[0]}: no driver starts ({why}); leave it out")
+    known = table(driver.package, driver.executable)
+    if known is None:
+        return
+    for name, _, text in (each.partition(":=") for each in given):
+        if name not in known:
+            raise BrainError(f"--driver-parameter: {driver.executable} has no parameter {name!r}"
+                             f"{meant(name, sorted(known))}")
+        try:
+            problem = known[name].problem(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError):
+            problem = f"parameter {name} is {text!r}, which is not YAML; put a text between quotes"
+        if problem:
+            raise BrainError(f"--driver-parameter: {problem}")
 
 
 def refuse_another(namespace: str) -> None:

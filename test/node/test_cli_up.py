@@ -255,3 +255,35 @@ def test_a_driver_that_fails_is_told(
     said = capfd.readouterr().out
     assert "the driver ended with code 5" in said
     assert ("the brain ends with it" in said) is ends
+
+
+@pytest.mark.parametrize(("robot", "given", "why"), [
+    ("sim", ("seeed:=5",), "sim_robot has no parameter 'seeed'; did you mean 'seed'? Known here:"),
+    ("sim", ("seed:=5", "sim_robot:seed:=5"), "no parameter 'sim_robot:seed' Known here: acc"),
+    ("sim", ("people_time_step_s:=100.0",), "people_time_step_s is 100.0; it must be at most 60 s"),
+    ("sim", ("people_time_step_s:=.nan",), "people_time_step_s is nan; it must be finite"),
+    ("sim", ("people_time_step_s:=abc",), "'abc'; it must be a number with a point, as 2.0"),
+    ("sim", ("people_file:={a",), "people_file is '{a', which is not YAML; put a text between q"),
+    ("intel_log", ("log_fil:=x.log",), "log_player has no parameter 'log_fil'; did you mean 'log_"),
+    ("example_base", ("seed:=5",), "example_base.yaml names none); leave it out"),
+])
+def test_a_driver_parameter_that_nobody_would_take_is_refused(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], robot: str, given: tuple[str, ...],
+        why: str) -> None:
+    words = [word for each in given for word in ("--driver-parameter", each)]
+    assert main(["up", robot, "--home", str(tmp_path / "home"), *words]) == up.REFUSED
+    said = capsys.readouterr().err
+    assert said.startswith("brainos up: --driver-parameter")
+    assert why in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_driver_parameter_without_a_driver_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "sim", "--no-driver", "--driver-parameter", "seed:=5"]) == up.REFUSED
+    assert "seed:=5: no driver starts (--no-driver); leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["seed:=5", "people_time_step_s:=0.5", "people_file:=/a b.txt"])
+def test_a_driver_parameter_that_is_right_is_taken(given: str) -> None:
+    robot = robot_file.load("sim", lambda package, name: ["true"])
+    up._check_driver_parameters(robot, robot.driver, [given])
