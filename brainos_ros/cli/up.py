@@ -38,7 +38,7 @@ STOP_S = 25.0  # for the watchdog to take the nodes down
 AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
 LIVED_S = 5.0
 TRIES = 3  # of a watchdog that never said anything
-REFUSED = 2  # exit code of a watchdog that was given a wrong parameter
+REFUSED = 2  # exit code of a watchdog or driver that was given a wrong parameter
 FAILED = 3  # our exit code: ended in order, but the driver or the watchdog had failed for good
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
@@ -242,9 +242,10 @@ class Upkeep:
         self._began = time.monotonic()
 
     def run(self, duration_s: float | None) -> int:
-        """Until SIGINT, SIGTERM, `duration_s` or an orderly end of the watchdog; the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask_to_stop)
+        """Until told to end, `duration_s`, or an orderly end of the watchdog; the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
+                signal.signal(number, self._ask_to_stop)
         until = self._began + duration_s if duration_s else float("inf")
         lived, tries = LIVED_S, 0
         while True:
@@ -338,14 +339,16 @@ class Upkeep:
                 self._say(f"is up after {took:.1f} s; stop it with Ctrl-C")
 
     def _check_driver(self) -> None:
-        """Tell of a driver that ended; without one that failed there is nothing to bring up."""
+        """Tell of a driver that ended; where it never worked there is nothing to keep up."""
         code = self._driver.poll() if self._driver else None
         if code is None:
             return
         self._driver, self._failed = None, code != 0
-        self._stop = self._stop or (self._failed and not self._ready)
+        useless = self._failed and (not self._ready or code == REFUSED)
+        self._stop = self._stop or useless
         self._say(f"the driver ended with code {code}" + (
             "; its output says why, the brain ends with it" if self._stop else ""))
 
     def _say(self, text: str) -> None:
-        print(f"[brainos] {self._robot.name}: {text}", flush=True)
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            print(f"[brainos] {self._robot.name}: {text}", flush=True)

@@ -31,12 +31,21 @@ def say(text):
     speaker.sendto(text, chr(0) + os.environ["NOTIFY_SOCKET"][1:])
 say(b"STATUS=ONLINE: all roles work\\nWATCHDOG=1")
 """
+GO_ON = "while True: say(b'WATCHDOG=1'); time.sleep(0.05)\n"
+KEEPER = """
+import sys
+from brainos_ros import robot_file
+from brainos_ros.cli import up
+robot = robot_file.load("sim", lambda package, name: ["true"])
+raise SystemExit(up.Upkeep(robot, [sys.executable, "-c", sys.argv[1]], None).run(None))
+"""
 
 
 def kept_up(lines: str, duration_s: float | None = None, driver: str = "") -> int:
     """The exit code of an upkeep whose watchdog and driver are Python programs of these lines."""
     robot = robot_file.load("sim", lambda package, name: ["true"])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number)
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     upkeep = up.Upkeep(robot, [sys.executable, "-c", lines],
                        subprocess.Popen([sys.executable, "-c", driver]) if driver else None)
     try:
@@ -244,17 +253,49 @@ def test_a_watchdog_that_never_speaks_is_not_tried_for_ever(
     assert "as each of 3 times" in said
 
 
-@pytest.mark.parametrize(("lines", "ends"), [("time.sleep(60)", True), (LIVING + "go_on()", False)])
+@pytest.mark.parametrize(("lines", "code", "ends"), [
+    ("time.sleep(60)", 5, True), (LIVING + GO_ON, 5, False), (LIVING + GO_ON, up.REFUSED, True)])
 def test_a_driver_that_fails_is_told(
-        lines: str, ends: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    going_on = "def go_on():\n while True: say(b'WATCHDOG=1'); time.sleep(0.05)\n"
-    driver = "import time; time.sleep(1); raise SystemExit(5)"
+        lines: str, code: int, ends: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    driver = f"import time; time.sleep(1); raise SystemExit({code})"
     began = time.monotonic()
-    assert kept_up("import time\n" + going_on + lines, 8.0, driver) == up.FAILED
+    assert kept_up("import time\n" + lines, 8.0, driver) == up.FAILED
     assert (time.monotonic() - began < 6.0) is ends
     said = capfd.readouterr().out
-    assert "the driver ended with code 5" in said
+    assert f"the driver ended with code {code}" in said
     assert ("the brain ends with it" in said) is ends
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_brain_ends_with_its_terminal_unless_that_is_ignored(ignored: bool) -> None:
+    """What nohup(1) starts ignores SIGHUP."""
+    disposition = signal.SIG_IGN if ignored else signal.SIG_DFL
+    told = ("import signal\n"
+            "signal.signal(signal.SIGTERM, lambda *_: exit(print('told to stop', flush=True)))\n")
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", KEEPER, told + LIVING + GO_ON], stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, disposition))
+    assert keeper.stdout
+    assert "is up after" in keeper.stdout.readline()
+    keeper.send_signal(signal.SIGHUP)
+    if ignored:
+        with pytest.raises(subprocess.TimeoutExpired):
+            keeper.wait(0.5)
+        keeper.terminate()
+    out, _ = keeper.communicate(timeout=30)
+    assert (keeper.returncode, out) == (0, "told to stop\n")
+
+
+def test_a_closed_terminal_does_not_end_the_brain() -> None:
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", KEEPER, "import time\ntime.sleep(1)\n" + LIVING + GO_ON],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert keeper.stdout
+    keeper.stdout.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        keeper.wait(3.0)
+    keeper.terminate()
+    keeper.wait(30.0)
 
 
 @pytest.mark.parametrize(("robot", "given", "why"), [
