@@ -118,7 +118,8 @@ def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subpro
     command += ["--composed"] if args.composed else []
     with (home / "brain.log").open("wb") as log:
         brain = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=up.ending_with_us(signal.SIGTERM),
         )
     pidfd = os.pidfd_open(brain.pid)
 

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -204,7 +204,6 @@ _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own that the kernel kills when this one ends."""
-    libc = ctypes.CDLL(None)
     variables = {**_MALLOC, **os.environ, **environment}
     steady_wait = Path(sys.prefix, "lib/libbrainos_steady_wait.so")
     if steady_wait.exists():
@@ -212,7 +211,13 @@ def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.P
         variables["LD_PRELOAD"] = f"{loaded}:{steady_wait}".lstrip(":")
     return subprocess.Popen(
         command, env=variables, start_new_session=True,
-        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
+        preexec_fn=ending_with_us(signal.SIGKILL))
+
+
+def ending_with_us(number: signal.Signals) -> Callable[[], object]:
+    """A `preexec_fn`: the kernel sends the new process this signal when this one ends."""
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _end(process: "subprocess.Popen[bytes]", limit_s: float) -> int:

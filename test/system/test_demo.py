@@ -13,7 +13,8 @@ from whole_brain import LIMIT_S, ROOT
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 
-@pytest.mark.parametrize(("ending", "when"), [("SIGTERM", "awake after"), ("SIGHUP", "")])
+@pytest.mark.parametrize(("ending", "when"), [
+    ("SIGTERM", "awake after"), ("SIGHUP", ""), ("SIGKILL", "awake after")])
 def test_a_demo_that_is_ended_takes_everything_with_it(
     tmp_path: Path, ending: str, when: str
 ) -> None:
@@ -28,8 +29,12 @@ def test_a_demo_that_is_ended_takes_everything_with_it(
                  said.read_text, LIMIT_S)
         number = signal.Signals[ending]
         demo.send_signal(number)
-        assert demo.wait(LIMIT_S) == 128 + number
-        assert pids_of(home) == []
+        if ending == "SIGKILL":
+            demo.wait()
+            wait_for(lambda: pids_of(home) == [], said.read_text, LIMIT_S)
+        else:
+            assert demo.wait(LIMIT_S) == 128 + number
+            assert pids_of(home) == []
     finally:
         for pid in pids_of(home):
             os.kill(pid, signal.SIGKILL)
