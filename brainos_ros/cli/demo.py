@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import rclpy
-import yaml
 from rclpy.signals import SignalHandlerOptions
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from brainos_ros import quoted_yaml
 from brainos_ros.cli import demo_live, up
 from brainos_ros.cli.demo_work import KEPT, PROBES, Facts, Work
 from brainos_ros.conscience.credentials import provision
@@ -31,6 +32,8 @@ from brainos_ros.memory.audit import not_on_record, verify_streams
 from brainos_ros.robots.picture import check_ending, render_top_view
 from brainos_ros.robots.simulation import build
 from brainos_ros.ros import discovery
+from brainos_ros.ros.tables import table
+from brainos_ros.watchdog.processes import PidFile
 
 START_S = 60.0
 STOP_S = up.STOP_S + 10.0  # it ends the driver as well
@@ -49,37 +52,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the node to kill half-way (conscience)")  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the report as JSON")
     parser.add_argument("--picture", type=Path, help="write a picture of the hall and the track")
-    parser.add_argument("--home", type=Path, help="state directory (a fresh one)")
+    parser.add_argument("--home", type=Path, help="state directory, new or empty (a fresh one)")
     parser.add_argument("--composed", action="store_true", help="the five nodes in one process")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; 0 if there is nothing to say against it (`_problems`)."""
-    if not 5.0 <= args.duration <= 86400.0:
-        raise BrainError(f"--duration is {args.duration:g}; it must be 5 to 86400 seconds")
-    if args.picture:
-        check_ending(args.picture)
-    for path in filter(None, (args.report, args.picture)):
-        _check_writable(path)  # refused now rather than after the work
+    _check(args)
+    up.refuse_another("/")
     people = str(args.people.resolve()) if args.people else ""
     layout = build(people_file=people, people_time_step_s=args.people_time_step).layout
-    home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
-    provision(home, "demo", home.parent / f"{home.name}-keys")
     console = Console()
-    discovery.prepare()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    began = time.monotonic()
-    with _brain(home, people, args) as brain:
-        work = Work(layout)
-        try:
-            with console.status("waking the brain…"):
-                _wait_until_ready(work, brain, home)
-            console.print(f"awake after {time.monotonic() - began:.1f} s; state in {home}")
-            work.begin()
-            _watch(console, work, args)
-            work.end()
-        finally:
-            work.close()
+    with contextlib.ExitStack() as unless_awake:
+        home = args.home or Path(tempfile.mkdtemp(prefix="brainos-demo-"))
+        keys = home.parent / f"{home.name}-keys"
+        if not args.home:
+            for folder in (home, keys):
+                unless_awake.callback(shutil.rmtree, folder, ignore_errors=True)
+        provision(home, "demo", keys)
+        discovery.prepare()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        began = time.monotonic()
+        with _brain(home, people, args) as brain:
+            work = Work(layout)
+            try:
+                with console.status("waking the brain…"):
+                    _wait_until_ready(work, brain, home)
+                unless_awake.pop_all()
+                console.print(f"awake after {time.monotonic() - began:.1f} s; state in {home}")
+                work.begin()
+                _watch(console, work, brain, home, args)
+                work.end()
+            finally:
+                work.close()
     rclpy.try_shutdown()
     report = _report(work.facts, home)
     console.print(_table(report))
@@ -99,6 +104,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Raise BrainError or OSError for what cannot be right; nothing has begun yet."""
+    if not 5.0 <= args.duration <= 86400.0:
+        raise BrainError(f"--duration is {args.duration:g}; it must be 5 to 86400 seconds")
+    simulator = table("brainos_ros", "sim_robot")
+    assert simulator, "it is one of ours"
+    if problem := simulator["people_time_step_s"].problem(args.people_time_step):
+        raise BrainError(f"--people-time-step: {problem}")
+    if args.home and args.home.exists() and any(args.home.iterdir()):
+        raise BrainError(f"--home {args.home} is not empty; the demo makes a robot of its own with "
+                         "an operator of its own, so give a new folder", ErrorCode.ALREADY_EXISTS)
+    if args.picture:
+        check_ending(args.picture)
+    for path in filter(None, (args.report, args.picture)):
+        _check_writable(path)
+
+
 def _check_writable(path: Path) -> None:
     """Raise OSError if `path` cannot be written; what is there, or is not, stays as it is."""
     is_new = not path.exists()
@@ -110,11 +132,10 @@ def _check_writable(path: Path) -> None:
 @contextlib.contextmanager
 def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
     """`brainos up sim` in a session of its own, which ends with this process."""
-    parameters = {"people_file": people, "people_time_step_s": args.people_time_step}
-    file = home / "demo.yaml"
-    file.write_text(yaml.safe_dump({"/**/sim_robot": {"ros__parameters": parameters}}))
-    command = [sys.executable, "-m", "brainos_ros.cli.main", "up", "sim"]
-    command += ["--home", str(home), "--params-file", str(file)]
+    command = [sys.executable, "-m", "brainos_ros.cli.main", "up", "sim", "--home", str(home)]
+    if people:
+        command += ["--driver-parameter", f"people_file:={quoted_yaml.dump(people)}"]
+        command += ["--driver-parameter", f"people_time_step_s:={args.people_time_step}"]
     command += ["--composed"] if args.composed else []
     with (home / "brain.log").open("wb") as log:
         brain = subprocess.Popen(
@@ -152,14 +173,23 @@ def _end(pid: int, pidfd: int) -> None:
 
 def _wait_until_ready(work: Work, brain: subprocess.Popen[bytes], home: Path) -> None:
     until = time.monotonic() + START_S
-    while not work.ready():
+    while brain.poll() is None and time.monotonic() < until:
+        if work.ready():
+            return
         work.wait(lambda: False, 0.05)
-        if brain.poll() is not None or time.monotonic() > until:
-            log = (home / "brain.log").read_text(errors="replace").splitlines()[-15:]
-            raise BrainError("the brain did not wake:\n" + "\n".join(log), ErrorCode.UNAVAILABLE)
+    raise _failed("the brain did not wake", home)
 
 
-def _watch(console: Console, work: Work, args: argparse.Namespace) -> None:
+def _failed(what: str, home: Path) -> BrainError:
+    """With what the log has to say about it: errors first, then its last lines."""
+    log = (home / "brain.log").read_text(errors="replace").splitlines()
+    errors = [line for line in log if "error" in line.lower()]
+    lines = dict.fromkeys([*errors[:5], *log[-10:]])
+    return BrainError("\n".join([f"{what}:", *lines]), ErrorCode.UNAVAILABLE)
+
+
+def _watch(console: Console, work: Work, brain: subprocess.Popen[bytes], home: Path,
+           args: argparse.Namespace) -> None:
     """Show how it goes until the time is over, and kill a node half-way."""
     began = time.monotonic()
     killed: threading.Thread | None = None
@@ -171,8 +201,10 @@ def _watch(console: Console, work: Work, args: argparse.Namespace) -> None:
             else None
         )
         while (elapsed := time.monotonic() - began) < args.duration:
+            if brain.poll() is not None:
+                raise _failed("the brain ended before its work was done", home)
             if killed is None and elapsed >= args.duration / 2:
-                killed = threading.Thread(target=_kill, args=(work, args.kill), daemon=True)
+                killed = threading.Thread(target=_kill, args=(work, args.kill, home), daemon=True)
                 killed.start()
             if live is not None:
                 view = demo_live.screen(work.scene, work.facts, elapsed, args.duration)
@@ -185,15 +217,19 @@ def _watch(console: Console, work: Work, args: argparse.Namespace) -> None:
         killed.join()
 
 
-def _kill(work: Work, role: str) -> None:
-    pid = work.facts.pids.get(role)
-    if pid is None:
-        work.say(f"{role} has not been heard; nothing to kill")
-        return
-    work.say(f"{role} (pid {pid}) is killed")
-    began = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    work.watch_recovery(role, "SIGKILL", began)
+def _kill(work: Work, role: str, home: Path) -> None:
+    """Kill the process of a role of the brain in `home`, and no other."""
+    running = PidFile(home / "watchdog" / "processes.json").read().living
+    victim = running.get(role) or running.get("composed")
+    if victim is None:
+        work.say(f"{role} does not run; nothing to kill")
+    else:
+        work.say(f"{role} (pid {victim.pid}) is killed")
+        began = time.monotonic()
+        victim.signal(signal.SIGKILL)
+        work.watch_recovery(role, "SIGKILL", victim.pid, began)
+    for process in running.values():
+        os.close(process.pidfd)
 
 
 def _report(facts: Facts, home: Path) -> dict[str, Any]:

@@ -307,12 +307,11 @@ class Work:
 
     # ---------------------------------------------------------------- the fault
 
-    def watch_recovery(self, role: str, fault: str, began: float) -> None:
-        """Measure, from `began` (steady clock) on, when the fault was seen and when it was over."""
-        facts = self.facts
-        old = facts.pids.get(role)
+    def watch_recovery(self, role: str, fault: str, old: int, began: float) -> None:
+        """Measure when the fault of process `old` was seen and when it was over, from `began`
+        (steady clock) on."""
         recovery = {"node": role, "fault": fault, "detected_ms": None, "answering_ms": None}
-        facts.recoveries.append(recovery)
+        self.facts.recoveries.append(recovery)
         status = self.outgoing.client(srv.GetSystemStatus, "watchdog/get_status")
         probe = self.outgoing.client(*PROBES[role])
         until = began + 60.0
@@ -324,7 +323,7 @@ class Work:
                 recovery["answering_ms"] = round((time.monotonic() - began) * 1000, 1)
                 self.say(f"{role} answers again after {recovery['answering_ms'] / 1000:.1f} s")
 
-    def _noticed(self, client: Any, role: str, old: int | None) -> bool:
+    def _noticed(self, client: Any, role: str, old: int) -> bool:
         try:
             reply = self.outgoing.call(client, srv.GetSystemStatus.Request(), 0.1)
         except BrainError:

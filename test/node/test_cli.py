@@ -17,6 +17,7 @@ from brainos_ros.cli.main import main
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import dict_to_attributes
+from brainos_ros.ros.pulse import claim_brain
 
 BRAINOS = (sys.executable, "-m", "brainos_ros.cli.main")
 
@@ -75,6 +76,12 @@ def test_a_person_halts_and_resets(graph: Any) -> None:
     (("--report", "r.json", "--people", "missing.txt"),
      "people_file {here}/missing.txt: No such file or directory"),
     (("--picture", "p.txt"), "p.txt: end it with .png or .jpg, so that it is known what to write"),
+    (("--people-time-step", "nan"),
+     "--people-time-step: parameter people_time_step_s is nan; it must be finite"),
+    (("--people-time-step", "100"),
+     "--people-time-step: parameter people_time_step_s is 100.0; it must be at most 60 s"),
+    (("--people-time-step", "0.0005"),
+     "--people-time-step: parameter people_time_step_s is 0.0005; it must be at least 0.001 s"),
 ])
 def test_a_demo_that_is_refused_leaves_nothing_behind(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...], why: str) -> None:
@@ -82,6 +89,26 @@ def test_a_demo_that_is_refused_leaves_nothing_behind(
     done = brainos("demo", "--duration", 5, "--home", tmp_path / "home", *where)
     assert (done.returncode, done.stderr) == (
         2, f"brainos demo: {why.format(here=tmp_path)}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_does_not_take_a_robot_over(tmp_path: Path) -> None:
+    keys = provisioned(tmp_path / "home")
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    done = brainos("demo", "--home", tmp_path / "home")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"brainos demo: --home {tmp_path}/home is not empty; ")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == there
+    assert keys.exists()
+
+
+def test_a_demo_beside_another_brain_is_refused(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with claim_brain(os.environ["ROS_DOMAIN_ID"], "/"):
+        done = brainos("demo")
+    assert done.returncode == 2
+    assert done.stderr.startswith("brainos demo: another brain runs in ROS domain ")
     assert list(tmp_path.iterdir()) == []
 
 
