@@ -5,6 +5,7 @@ started again; its orderly end, and what it refuses (a wrong robot file or param
 launch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 ARGUMENTS = {
@@ -22,7 +23,8 @@ ENDS = {  # by its exit code
     0: "brainos up ended", 2: "brainos up refused", 3: "its driver or watchdog failed for good"}
 
 
-def _up(context: Any) -> list[Any]:
+def up(context: Any, *options: str) -> list[Any]:
+    """`brainos up` with what the launch was given, and with `options`."""
     from launch.actions import ExecuteProcess
     from launch_ros.substitutions import ExecutableInPackage
 
@@ -38,6 +40,7 @@ def _up(context: Any) -> list[Any]:
     for name, option in (("namespace", "--namespace"), ("home", "--home"),
                          ("params_file", "--params-file")):
         command += [option, given[name]] if given[name] else []
+    command += options
     for option, wanted in (("--use-sim-time", on("use_sim_time")),
                            ("--composed", on("use_composition")),
                            ("--no-autostart", not on("autostart")),
@@ -56,14 +59,19 @@ def _end_with_it(event: Any, _: Any) -> list[Any]:
     return [Shutdown(reason=reason)] if reason else []
 
 
-def generate_launch_description() -> Any:
-    """Called by launch."""
+def description(arguments: dict[str, tuple[str, str]], start: Callable[[Any], Any]) -> Any:
+    """A launch description that declares `arguments` (default, what it is), and calls `start`."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     from launch import LaunchDescription
 
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, (default, text) in ARGUMENTS.items()
+        for name, (default, text) in arguments.items()
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_up)])
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def generate_launch_description() -> Any:
+    """Called by launch."""
+    return description(ARGUMENTS, up)

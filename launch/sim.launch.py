@@ -1,59 +1,37 @@
 """The brain and the simulated robot: `ros2 launch brainos_ros sim.launch.py`.
 
-All arguments of brainos.launch.py, and `people_file` with `people_time_step_s`. As in `brainos up`,
-what `params_file` says goes for the simulator too.
+All arguments of brainos.launch.py, and `people_file` with `people_time_step_s`. The robot file
+names the simulator as its driver, and `brainos up` starts that.
 """
 
+import contextlib
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
+BRAIN = run_path(str(Path(__file__).parent / "brainos.launch.py"))
+ARGUMENTS = {
+    **BRAIN["ARGUMENTS"],
+    "people_file": ("", "recorded people (`frame id x y`) instead of the built-in crowd"),
+    "people_time_step_s": ("0.4", "seconds between the recording's frames"),
+}
 
-def _robot(context: Any) -> list[Any]:
-    from launch.actions import IncludeLaunchDescription
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-    from launch_ros.actions import Node
 
-    from brainos_ros import robot_file
+def _up(context: Any) -> Any:
+    from brainos_ros import quoted_yaml, robot_file
 
     given = context.launch_configurations
-    robot = robot_file.load(given["robot"])
-    driver = robot.driver.parameters if robot.driver else {}
-    parameters: list[Any] = [{**robot.shared_parameters(), **driver}]
-    if given["params_file"]:
-        parameters.append(given["params_file"])
-    if given["people_file"]:
-        parameters.append({"people_file": given["people_file"],
-                           "people_time_step_s": float(given["people_time_step_s"])})
-    simulated = Node(
-        package="brainos_ros", executable="sim_robot", namespace=given["namespace"],
-        output="screen", parameters=parameters,
-        arguments=["--ros-args", "--log-level", given["log_level"]])
-    brain = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(Path(__file__).parent / "brainos.launch.py")),
-        launch_arguments={"driver": "false", **{n: given[n] for n in _arguments()}}.items())
-    return [simulated, brain]
-
-
-def _arguments() -> dict[str, tuple[str, str]]:
-    from runpy import run_path
-
-    known: dict[str, tuple[str, str]] = run_path(
-        str(Path(__file__).parent / "brainos.launch.py"))["ARGUMENTS"]
-    return {name: value for name, value in known.items() if name != "driver"}
+    if not robot_file.load(given["robot"]).driver:
+        raise ValueError(f"robot:={given['robot']} has no simulator; add the line "
+                         "`driver: {executable: sim_robot}` to its file")
+    people, step_s = given["people_file"], given["people_time_step_s"]
+    with contextlib.suppress(ValueError):  # `brainos up` says what is wrong with it
+        step_s = str(float(step_s))
+    return BRAIN["up"](context, *(
+        ["--driver-parameter", f"people_file:={quoted_yaml.dump(people)}",
+         "--driver-parameter", f"people_time_step_s:={step_s}"] if people else []))
 
 
 def generate_launch_description() -> Any:
     """Called by launch."""
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
-
-    from launch import LaunchDescription
-
-    own = {
-        "people_file": ("", "recorded people (`frame id x y`) instead of the built-in crowd"),
-        "people_time_step_s": ("0.4", "seconds between the recording's frames"),
-    }
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, (default, text) in {**_arguments(), **own}.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_robot)])
+    return BRAIN["description"](ARGUMENTS, _up)

@@ -1,15 +1,22 @@
 """The launch files: importable without launch, and with it they bring a brain up and down."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from runpy import run_path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from waiting import wait_for
+
+from brainos_ros import robot_file
+from brainos_ros.cli import up
+from brainos_ros.errors import BrainError
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 START_S, STOP_S = 60.0, 60.0
@@ -32,6 +39,55 @@ def test_nothing_breaks_where_launch_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "launch", None)
     assert callable(run_path(str(file))["generate_launch_description"])
+
+
+def command_of(file: str, monkeypatch: pytest.MonkeyPatch, **given: str) -> list[Any]:
+    """What a launch file would run, where launch is not installed."""
+    launch = ModuleType("launch")
+    for name, module in (("launch", launch), ("launch.actions", launch),
+                         ("launch_ros.substitutions", launch)):
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("ExecuteProcess", "ExecutableInPackage", "OpaqueFunction"):
+        monkeypatch.setattr(launch, name, lambda **named: SimpleNamespace(**named), raising=False)
+    launch.DeclareLaunchArgument = (  # type: ignore[attr-defined]
+        lambda name, default_value, description: SimpleNamespace(name=name, default=default_value))
+    launch.LaunchDescription = list  # type: ignore[attr-defined]
+    *declared, run = run_path(str(LAUNCH / file))["generate_launch_description"]()
+    unknown = given.keys() - {each.name for each in declared}
+    assert not unknown
+    configured = {each.name: each.default for each in declared} | given
+    (process,) = run.function(SimpleNamespace(launch_configurations=configured))
+    assert process.on_exit
+    return list(process.cmd[1:])
+
+
+def test_the_simulator_is_started_by_brainos_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ["up", "sim", "--log-level", "info"]
+    assert command_of("brainos.launch.py", monkeypatch) == plain
+    assert command_of("sim.launch.py", monkeypatch) == plain
+    command = command_of("sim.launch.py", monkeypatch, people_file="/a #1: b.txt", namespace="r1",
+                         people_time_step_s="1", params_file="given.yaml")
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    args = parser.parse_args(command[1:])
+    assert (args.robot, args.namespace, args.params_file) == ("sim", "r1", [Path("given.yaml")])
+    assert [yaml.safe_load(each.partition(":=")[2]) for each in args.driver_parameter] == [
+        "/a #1: b.txt", 1.0]
+    robot = robot_file.load("sim", lambda package, name: ["true"])
+    up._check_driver_parameters(robot, robot.driver, args.driver_parameter)
+
+
+def test_a_wrong_time_step_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = command_of(
+        "sim.launch.py", monkeypatch, people_file="people.txt", people_time_step_s="abc")
+    robot = robot_file.load("sim", lambda package, name: ["true"])
+    with pytest.raises(BrainError, match="parameter people_time_step_s is 'abc'; it must be a num"):
+        up._check_driver_parameters(robot, robot.driver, command[-1:])
+
+
+def test_without_a_simulator_the_launch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="robot:=example_base has no simulator; add the line"):
+        command_of("sim.launch.py", monkeypatch, robot="example_base")
 
 
 def launched(file: str, *arguments: str) -> "subprocess.Popen[bytes]":
