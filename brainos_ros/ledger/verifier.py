@@ -243,8 +243,10 @@ def extends(old: Head, new: Head, path: list[bytes]) -> bool:
     return not sn and first == old.root and second == new.root
 
 
-def describe(bundle: dict[str, Any], trusted: str) -> dict[str, Any]:
+def describe(bundle: Any, trusted: str) -> dict[str, Any]:
     """What a bundle of either format proves, as JSON can hold it. Raises ProofError."""
+    if not isinstance(bundle, dict):
+        raise ProofError("the bundle is malformed: it is not a JSON object")
     if bundle.get("format") == CONSISTENCY:
         old, new = verify_consistency(bundle, trusted)
         sizes = {"old_size": old.size, "size": new.size}
@@ -273,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             with open(options.bundle, encoding="utf-8") as file:
                 bundle = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         print(f"cannot read the bundle: {error}", file=sys.stderr)
         return 2
     try:

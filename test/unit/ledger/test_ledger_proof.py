@@ -57,6 +57,10 @@ def test_the_verifier_stands_alone(stream: Stream, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not signed by the key given" in json.loads(done.stdout)["reason"]
     assert run("nothing.json", "--key", other).returncode == 2
+    for text, code in (("[]", 1), ("null", 1), ("{", 2), ("[" * 100_000, 2)):
+        (lonely / "bundle.json").write_text(text)
+        done = run("bundle.json", "--key", other)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), text[:9]
 
 
 @pytest.fixture(params=["nacl", "cryptography"])
