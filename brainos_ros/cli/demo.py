@@ -33,7 +33,7 @@ from brainos_ros.robots.picture import check_ending, render_top_view
 from brainos_ros.robots.simulation import build
 from brainos_ros.ros import discovery
 from brainos_ros.ros.tables import table
-from brainos_ros.watchdog.processes import PidFile
+from brainos_ros.watchdog.processes import PidFile, end_with_parent
 
 START_S = 60.0
 STOP_S = up.STOP_S + 10.0  # it ends the driver as well
@@ -140,7 +140,7 @@ def _brain(home: Path, people: str, args: argparse.Namespace) -> Iterator[subpro
     with (home / "brain.log").open("wb") as log:
         brain = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            preexec_fn=up.ending_with_us(signal.SIGTERM),
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),
         )
     pidfd = os.pidfd_open(brain.pid)
 

@@ -7,7 +7,6 @@ watchdog too and the nodes stay, for whoever runs `brainos up` next.
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import select
@@ -17,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -40,7 +39,6 @@ LIVED_S = 5.0
 TRIES = 3  # of a watchdog that never said anything
 REFUSED = 2  # exit code of a watchdog or driver that was given a wrong parameter
 FAILED = 3  # our exit code: ended in order, but the driver or the watchdog had failed for good
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS of unix(7)
 
 
@@ -211,13 +209,7 @@ def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.P
         variables["LD_PRELOAD"] = f"{loaded}:{steady_wait}".lstrip(":")
     return subprocess.Popen(
         command, env=variables, start_new_session=True,
-        preexec_fn=ending_with_us(signal.SIGKILL))
-
-
-def ending_with_us(number: signal.Signals) -> Callable[[], object]:
-    """A `preexec_fn`: the kernel sends the new process this signal when this one ends."""
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, number)
+        preexec_fn=lambda: processes.end_with_parent(signal.SIGKILL))
 
 
 def _end(process: "subprocess.Popen[bytes]", limit_s: float) -> int:

@@ -26,12 +26,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from brainos_ros.watchdog import notify
-from brainos_ros.watchdog.processes import Process, start_time
+from brainos_ros.watchdog.processes import Process, end_with_parent, start_time
 
 ANSWER_S = 0.1  # a fork takes some ms; who waits holds the watchdog's lock
 TITLE = (sys.executable, "-c", "'the fork server of a BrainOS watchdog'")
 _LONGEST = 65536  # bytes of a request
-_PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _MM_MAP = struct.Struct("=12Q2I")  # struct prctl_mm_map
 _THREADS = "OPENBLAS_NUM_THREADS"  # numpy starts threads when it is imported: no place to fork
 
@@ -137,7 +137,7 @@ def _prepare() -> None:
 
 def _serve(channel: socket.socket, preload: Callable[[], None], watchdog: int) -> NoReturn:
     """Fork what is asked for until the watchdog is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     os.setsid()
     for name in notify.VARIABLES:
         os.environ.pop(name, None)

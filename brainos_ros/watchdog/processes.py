@@ -5,6 +5,7 @@ which never point at a later process of the same number (Linux, pidfd_open(2)).
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -21,6 +22,8 @@ LITTLE = 64 << 20  # a node that fails with fewer bytes free may have failed for
 ROOM = 16 << 20  # a node can begin its ledger and its stores with so many
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec is no time for it
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def _status(pid: int) -> int | None:
@@ -80,6 +83,14 @@ class Process:
         except OSError:
             return 0.0, 0.0
         return (int(stat[11]) + int(stat[12])) / _TICK, int(stat[21]) * _PAGE / 1e6
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent ends (prctl(2)).
+
+    Processes that it forks are not concerned.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def signal_name(number: int) -> str:
