@@ -331,7 +331,7 @@ class BrainNode(GuardedNode):
         self._heartbeats.publish(self._beat)
 
     def _publish_diagnostics(self) -> None:
-        if self.beats:  # asking with each beat would be a fifth of what the beat costs
+        if self.beats:  # here, because a beat should cost as little as it can
             self._heard = self._heartbeats.get_subscription_count() > 0
         status = DiagnosticStatus(
             name=f"brainos: {self.get_name()}",

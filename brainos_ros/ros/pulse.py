@@ -23,7 +23,7 @@ import msgpack
 from brainos_ros.errors import BrainError
 
 LONGEST = 4096  # bytes of a beat
-MOST_AT_ONCE = 64  # beats taken from one process at a time
+MOST_AT_ONCE = 64  # beats taken from one process, connections that wait to be taken up
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 KIND = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
 
@@ -149,6 +149,7 @@ class Pulses:
         connection, _ = self._socket.accept()
         pid, uid = _peer(connection)
         if uid == os.geteuid():
+            connection.setblocking(False)
             self._connections[connection.fileno()] = (connection, pid)
             self._poll.register(connection, select.POLLIN)
         else:
