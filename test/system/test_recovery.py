@@ -41,7 +41,7 @@ def test_a_killed_and_a_stopped_node_come_back(start: Callable[[str], Brain]) ->
     before = brain.pids()
     os.kill(before["memory"], signal.SIGKILL)
     brain.said("memory works again")
-    assert "memory failed: its process" in brain.text()
+    assert "memory failed: its process was killed by SIGKILL" in brain.text()
     os.kill(before["world_model"], signal.SIGSTOP)
     brain.said("world_model works again")
     assert "its process is stopped" in brain.text()
