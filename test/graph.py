@@ -86,6 +86,13 @@ class Graph:
         self._running.remove(entry)
         self._end(*entry)
 
+    def within(self, node: BrainNode, act: Callable[[], Any]) -> Any:
+        """What `act` gives in the node's own thread: its stores are for no other."""
+        executor = next(item[1] for item in self._running if item[0] is node)
+        task = executor.create_task(act)
+        wait_for(task.done)
+        return task.result()
+
     def change_state(self, name: str, transition: int) -> bool:
         request = ChangeState.Request()
         request.transition.id = transition

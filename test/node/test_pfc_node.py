@@ -190,6 +190,10 @@ class Pursuer:
         return wait(wait(self._executor.create_task(begin)))
 
 
+def interrupted(graph, pfc):
+    return graph.within(pfc, pfc.store.interrupted)
+
+
 def start(graph, **parameters):
     """A PFC that waits long enough for the conscience, however busy the machine is."""
     return graph.start(PfcNode, **{"conscience_timeout_s": 5.0, **parameters})
@@ -451,11 +455,11 @@ def test_an_arm_that_takes_its_time_to_stop_is_given_nothing_meanwhile(
         assert pfc._acting._robot.wait_for_server(DEADLINE_S)
     world.cancelled_again()
     assert decision_id in pursuer.pursue("b").result.message
-    assert pfc.store.interrupted() == [decision_id]
+    assert interrupted(graph, pfc) == [decision_id]
     assert len(world.ordered) == 1
     world.holding = False
     world.executor.create_task(world.stop)
-    wait_for(lambda: not pfc.store.interrupted())
+    wait_for(lambda: not interrupted(graph, pfc))
     assert pursuer.pursue("b").result.success
     pursuer.close()
 
@@ -469,9 +473,9 @@ def test_a_robot_that_died_while_it_stopped_is_asked_anew(graph, world, monkeypa
     pursuer.pursue("a")
     world.cancelled_again()
     graph.stop(world)
-    assert pfc.store.interrupted()
+    assert interrupted(graph, pfc)
     graph._run(World())
-    wait_for(lambda: not pfc.store.interrupted())
+    wait_for(lambda: not interrupted(graph, pfc))
     assert pursuer.pursue("b").result.success
     pursuer.close()
 
@@ -569,14 +573,15 @@ def test_what_a_full_disk_keeps_from_being_owed_is_answered_published_and_owed_l
     pfc = start(graph)
     episodes = graph.listen(Episode, "episodes")
     pursuer = Pursuer(graph, pfc)
-    world.meanwhile = lambda: pfc.store._db.execute("PRAGMA query_only=ON")
+    only = "PRAGMA query_only=%s"
+    world.meanwhile = lambda: graph.within(pfc, lambda: pfc.store._db.execute(only % "ON"))
     done = pursuer.pursue("a").result
     assert (done.success, done.outcome) == (True, "success"), done.message
     assert episodes.wait_for().episode_id == done.episode_id
     assert told.empty()
-    pfc.store._db.execute("PRAGMA query_only=OFF")
+    graph.within(pfc, lambda: pfc.store._db.execute(only % "OFF"))
     assert told.get(timeout=DEADLINE_S).episode_id == done.episode_id
-    assert pfc.store.interrupted() == []
+    assert interrupted(graph, pfc) == []
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "1.0 of 1.0 similar outcomes were successes" in reply.decision.reasoning
     pursuer.close()
