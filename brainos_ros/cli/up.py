@@ -34,8 +34,7 @@ from brainos_ros.watchdog.detect import Heart, Lag
 
 BEAT = Beat(period_s=0.13, misses=3, grace_s=15.0)  # of WATCHDOG=1
 STOP_S = 25.0  # for the watchdog to take the nodes down
-AGAIN_S = 1.0  # before a watchdog is started again that lived less than LIVED_S
-LIVED_S = 5.0
+AGAIN_S = 1.0  # from one start of the watchdog to the next
 TRIES = 3  # of a watchdog that never said anything
 REFUSED = 2  # exit code of a watchdog or driver that was given a wrong parameter
 FAILED = 3  # our exit code: ended in order, but the driver or the watchdog had failed for good
@@ -244,11 +243,10 @@ class Upkeep:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
                 signal.signal(number, self._ask_to_stop)
         until = self._began + duration_s if duration_s else float("inf")
-        lived, tries = LIVED_S, 0
+        started, tries = -AGAIN_S, 0
         while True:
             self._read()  # what the last one said is no sign of life of the next
-            if lived < LIVED_S:
-                self._wait([], time.monotonic() + AGAIN_S)
+            self._wait([], started + AGAIN_S)
             if self._stop or time.monotonic() >= until:
                 return FAILED if self._failed else 0
             started = time.monotonic()
@@ -259,7 +257,6 @@ class Upkeep:
             how = self._watch(watchdog, until)
             if how is None:
                 return FAILED if _end(watchdog, STOP_S) or self._failed else 0
-            lived = time.monotonic() - started
             if watchdog.returncode == REFUSED and not self._heard:
                 return REFUSED
             tries += 1

@@ -79,8 +79,14 @@ def test_a_watchdog_without_a_processor_is_excused(
 
 def test_a_watchdog_that_hangs_is_not_excused(
         capfd: pytest.CaptureFixture[str]) -> None:
-    assert kept_up(LIVING + "time.sleep(9)", 1.5) == 0
+    kept_up(LIVING + "time.sleep(9)", 1.5)
     assert "its loop hangs without using the processor" in capfd.readouterr().out
+
+
+def test_a_watchdog_that_keeps_ending_is_started_once_a_second(
+        capfd: pytest.CaptureFixture[str]) -> None:
+    assert kept_up(LIVING, 2.5) == 0
+    assert 1 <= capfd.readouterr().out.count("starting it again") <= 3
 
 
 def test_a_watchdog_that_ends_by_a_signal_without_a_name(
