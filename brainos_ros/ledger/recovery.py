@@ -201,22 +201,22 @@ def _walk_newest(
     layout: Layout, segment: SegmentFile, walk: Walk, checkpoint: Checkpoint | None
 ) -> Torn | None:
     """Walk the newest segment and cut off a torn tail. Raises Damage for what is no torn tail."""
-    data = segment.path.read_bytes()
+    data, problem = segment.path.read_bytes(), ""
     try:
         walk.walk(data)
-        problem = "the log ends before it"
     except Damage as damage:
         problem = f"{segment.path.name}, byte {walk.offset}: {damage}"
     size = walk.mountain.size
     if checkpoint and checkpoint.size > size:
         raise Damage(
-            f"the head is over {checkpoint.size} records, but only {size} are there: {problem}"
+            f"the head is over {checkpoint.size} records, but only {size} are there: "
+            f"{problem or 'the log ends before it'}"
         )
-    rest = data[walk.offset :].rstrip(b"\0")
-    if not rest:
+    if not problem:
         return None
     if later_seals(data, walk.offset) > 1:
         raise Damage(f"{problem}, and sealed records follow")
+    rest = data[walk.offset :].rstrip(b"\0")
     disk.make_directory(layout.torn)
     kept = layout.torn / f"{size:016d}-{len(os.listdir(layout.torn))}.torn"
     disk.replace_file(kept, rest)

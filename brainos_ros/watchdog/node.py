@@ -11,7 +11,7 @@ from typing import Any
 from brainos_msgs.msg import Heartbeat, SafetyState, ServiceLevel
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
-from rclpy.type_support import check_for_type_support
+from rosidl_generator_py import import_type_support
 
 from brainos_ros import robot_file
 from brainos_ros.errors import LEDGER_REFUSED, BrainError
@@ -260,10 +260,11 @@ def _name(beat: Beat | Heartbeat) -> str:
 
 
 def _preload() -> None:
-    """Load what takes each of the other nodes longest."""
+    """Load what takes each of the other nodes longest: the nodes and the type supports."""
     import brainos_ros.ros.composed  # noqa: F401
 
-    check_for_type_support(Heartbeat)
+    for package in {name.split(".")[0] for name in sys.modules if name.endswith((".msg", ".srv"))}:
+        import_type_support(package)
 
 
 def main() -> None:
