@@ -102,7 +102,7 @@ class Node:
             evidence = self.heart.verdict(now, world.usage(self.host.name), world.pressure())
         if not evidence and self.asked and now >= self.asked_at + self.spec.configure_s:
             evidence = f"{VERB[self.asked]} not done within {self.spec.configure_s:g} s"
-        if not evidence and self.state == ACTIVE:
+        if not evidence and self.state == ACTIVE and self.outputs:
             pressure = world.pressure()
             verdicts = (output.verdict(now, pressure) for output in self.outputs.values())
             evidence = next((verdict for verdict in verdicts if verdict), None)
