@@ -75,7 +75,7 @@ class Approvals:
                  record: Callable[[str, dict[str, Any]], object],
                  clock: Callable[[], float] = time.monotonic,
                  wall: Callable[[], float] = time.time) -> None:
-        self._operators, self._epoch, self._lifetime = operators, epoch, lifetime_s
+        self.operators, self._epoch, self._lifetime = operators, epoch, lifetime_s
         self._record, self._clock, self._wall = record, clock, wall
         self._lock = threading.RLock()
         self._all: dict[str, Approval] = {}
@@ -100,7 +100,7 @@ class Approvals:
             now, wall = self._clock(), self._wall()
             nonce = str(uuid.uuid4())
             expires_at = wall + self._lifetime
-            challenge = fingerprint("approval", self._operators.robot, {
+            challenge = fingerprint("approval", self.operators.robot, {
                 "action": action, "arguments": arguments, "requester": requester,
                 "rules_version": rules_version, "nonce": nonce, "epoch": self._epoch,
                 "expires_at": expires_at})
@@ -135,7 +135,7 @@ class Approvals:
         with self._lock:
             approval = self._live(approval_id, Status.PENDING)
             fields = signed_fields(approval.challenge)
-            person = self._operators.check(operator, token, purpose, fields, "approve")
+            person = self.operators.check(operator, token, purpose, fields, "approve")
             if person.name == approval.requester.strip().casefold():
                 raise BrainError(
                     f"{operator} asked for this and cannot {purpose} it", ErrorCode.UNAUTHORISED)

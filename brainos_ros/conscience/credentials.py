@@ -99,6 +99,15 @@ def operators_file(home: Path) -> Path:
     return home / "conscience" / "operators.yaml"
 
 
+def file_version(path: Path) -> tuple[int, ...] | None:
+    """Something that differs once the file was changed or replaced; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def load_operators(home: Path) -> Operators:
     """The robot's operators. Raises BrainError NOT_FOUND or INVALID_ARGUMENT."""
     path = operators_file(home)
@@ -192,10 +201,10 @@ def provision(home: Path, operator: str, keys: Path | None = None,
             each.name: {"roles": list(each.roles),
                         "public_key": base64.b64encode(each.key).decode()}
             for each in everyone}}
+        if fresh:  # first: a conscience that waits for operators looks once it has some
+            write_armed(file.parent, known.robot, operator)
         write_durably(file, yaml.safe_dump(body, sort_keys=False).encode())
         load_operators(home)
-    if fresh:
-        write_armed(file.parent, known.robot, operator)
     return path
 
 

@@ -5,7 +5,6 @@ lifecycle node, the gate with its sensors (while active), and the halt (from con
 """
 
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,14 +16,20 @@ from brainos_msgs import msg, srv
 from brainos_ros.conscience import adopted
 from brainos_ros.conscience.approvals import Approvals
 from brainos_ros.conscience.circuit import Circuit, Evaluation, record_rules
-from brainos_ros.conscience.credentials import UNPROVISIONED, Operators, load_operators
+from brainos_ros.conscience.credentials import (
+    UNPROVISIONED,
+    Operators,
+    file_version,
+    load_operators,
+    operators_file,
+)
 from brainos_ros.conscience.gate import HALTED, Gate
 from brainos_ros.conscience.halt import Latch
 from brainos_ros.conscience.lines import Lines
 from brainos_ros.conscience.motion.node import GateSide, Side
 from brainos_ros.conscience.names import Names
 from brainos_ros.conscience.outlet import Outlet
-from brainos_ros.conscience.records import Writer
+from brainos_ros.conscience.records import Halts, Writer
 from brainos_ros.conscience.reset import ResetDesk
 from brainos_ros.conscience.rules import RuleSet
 from brainos_ros.conscience.rules_file import read
@@ -59,10 +64,8 @@ class ConscienceNode(BrainNode):
         self._provision()
         self._outlet = Outlet(self.latch)
         self._gate_side: GateSide | None = None
-        self._writer: Writer | None = None
         self._unrecorded = ""
-        self._untold: list[dict[str, Any]] = []  # halts that no writer has
-        self._telling = threading.Lock()
+        self._halts = Halts()
         self._halt_side = Side(self, "conscience_halt")
         self._halt_side.node.create_service(
             srv.Halt, self.resolve_service_name("conscience/halt"), self._halt,
@@ -92,9 +95,7 @@ class ConscienceNode(BrainNode):
         self._evaluations = self.create_publisher(
             msg.SafetyEvaluation, "conscience/evaluations", qos.EVENT)
         self._begin_record()
-        with self._telling:
-            while self._untold:
-                self._writer.put("halt", self._untold.pop(0))
+        self._halts.begin(self._writer)
         self._gate = Gate(base(self.settings), self._assumed, periods(self.settings), self._rules)
         self._gate.expects_people = bool(self.settings["tracked_people_topic"])
         self._gate.halted = self.latch.look
@@ -121,12 +122,7 @@ class ConscienceNode(BrainNode):
             self._approvals.expire(everything=True)
             self._gate_side.close()
             self._gate_side = None
-        with self._telling:
-            writer, self._writer = self._writer, None
-        if writer is not None:
-            left = [body for kind, body in writer.close() if kind == "halt"]
-            with self._telling:
-                self._untold[:0] = left
+        self._halts.end()
 
     def diagnose(self) -> dict[str, object]:
         if self._gate_side is None:
@@ -135,12 +131,28 @@ class ConscienceNode(BrainNode):
                 "rules": self._circuit.rules.version[:12]}
 
     def _provision(self) -> None:
+        self._load_operators("halted until an operator is registered")
+        self.latch.read(self.operators.robot)
+
+    def _load_operators(self, otherwise: str) -> None:
+        self._operators_read = file_version(operators_file(self.home))
         try:
             self.operators = load_operators(self.home)
         except BrainError as error:
             self.operators = UNPROVISIONED
-            self.get_logger().warning(f"halted until an operator is registered: {error}")
-        self.latch.read(self.operators.robot)
+            self.get_logger().warning(f"{otherwise}: {error}")
+
+    def _heed_operators(self) -> None:
+        """Who is registered or struck off while the robot works gains or loses his rights."""
+        if file_version(operators_file(self.home)) == self._operators_read:
+            return
+        if self.operators.people:
+            self._load_operators("nobody can approve or reset until this is mended")
+            for desk in (self._approvals, self._circuit, self._desk):
+                desk.operators = self.operators
+        else:
+            self._provision()
+            self._open_desks()
 
     def _load_rules(self) -> None:
         self._rules, remark = adopted.in_force(
@@ -156,6 +168,7 @@ class ConscienceNode(BrainNode):
             record_rules(self._write, self._rules, "", [])
         except BrainError as error:
             if error.code is not ErrorCode.LEDGER_REFUSED:
+                self._writer.close()
                 raise
             self.get_logger().error(f"nothing may move: {error}")
             record_rules(self._writer.put, self._rules, "", [])
@@ -181,9 +194,7 @@ class ConscienceNode(BrainNode):
         self._desk.challenge()
 
     def _every_second(self) -> None:
-        if not self.operators.people and (self.home / "conscience" / "operators.yaml").exists():
-            self._provision()
-            self._open_desks()
+        self._heed_operators()
         self._approvals.expire()
         self._circuit.flush()
 
@@ -224,11 +235,7 @@ class ConscienceNode(BrainNode):
         response.latency_ms = (time.monotonic() - started) * 1e3
         response.message = "; ".join(filter(None, (unsent, self.latch.forget_armed())))
         body = {"cause": cause, "latency_ms": response.latency_ms, "state": self.state_id}
-        with self._telling:
-            if self._writer is not None:
-                self._writer.put("halt", body)
-            elif len(self._untold) < 100:
-                self._untold.append(body)
+        self._halts.put(body)
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:

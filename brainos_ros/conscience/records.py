@@ -14,7 +14,8 @@ LAG_LIMIT_S = 0.1
 RETRY_S = 0.2
 CLOSE_S = 2.0
 MOST_WAITING = 1000
-MOST_LINES = 500  # of these, the gate's; the rest of the room is for what people did
+MOST_HALTS = 100  # that no writer has
+MOST_LINES = 500  # of MOST_WAITING, the gate's; the rest of the room is for what people did
 LINES = ("gate", "stop")
 
 
@@ -90,6 +91,39 @@ class Writer:
                     else:
                         self._failure = ""
                         self._waiting.popleft()
+
+
+class Halts:
+    """Hands halts to the writer there is, or keeps them for the next; from any thread."""
+
+    def __init__(self) -> None:
+        self._writer: Writer | None = None
+        self._waiting: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Never waits for the ledger."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.put("halt", body)
+            elif len(self._waiting) < MOST_HALTS:
+                self._waiting.append(body)
+
+    def begin(self, writer: Writer) -> None:
+        """From now on they go to this writer, those that waited first."""
+        with self._lock:
+            while self._waiting:
+                writer.put("halt", self._waiting.pop(0))
+            self._writer = writer
+
+    def end(self) -> None:
+        """Closes the writer, and keeps the halts that it did not get on record."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            left = [body for kind, body in writer.close() if kind == "halt"]
+            with self._lock:
+                self._waiting[:0] = left
 
 
 class Refusals:

@@ -22,7 +22,7 @@ class ResetDesk:
 
     def __init__(self, home: Path, latch: Latch, operators: Operators, epoch: str,
                  record: Record) -> None:
-        self._home, self._latch, self._operators = home, latch, operators
+        self._home, self._latch, self.operators = home, latch, operators
         self._epoch, self._record = epoch, record
         self._generation = _NO_HALT
         self._challenge: dict[str, str] = {}
@@ -53,7 +53,7 @@ class ResetDesk:
         move now, if any.
         """
         generation = self._latch.generation
-        self._operators.check(operator, token, "reset", self.challenge(), "reset")
+        self.operators.check(operator, token, "reset", self.challenge(), "reset")
         if causes:
             raise BrainError(f"the cause is not cleared: {'; '.join(causes)}",
                              ErrorCode.CONSCIENCE_CAUSE_NOT_CLEARED)

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+NOTHING_M = 1e-6  # a return nearer than this has no direction
+FINEST = 1e-4  # between rays [rad]; blind bearings are filled in as densely
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class Scanner:
     """Turns laser scans into points, following REP 117.
 
     +inf and ranges beyond range_max are free space. NaN, -inf, ranges below range_min and the
-    bearings outside the scan are not seen: each counts as something that touches the footprint.
+    bearings outside the scan are not seen: each counts as something that touches the footprint. So
+    is a range of 0, whatever range_min says: many drivers mean "no return" by it.
     """
 
     def __init__(self, footprint_m: float) -> None:
@@ -114,7 +117,7 @@ class Scanner:
             self._prepare(*key)
         if not (math.isfinite(range_min) and range_max > range_min >= 0.0):
             raise ValueError(f"scan range [{range_min}, {range_max}] is empty")
-        seen = r >= range_min
+        seen = r >= max(range_min, NOTHING_M)
         here = r <= range_max
         if seen.all():
             keep, unseen = here, self._blind_x.size > 0
@@ -131,8 +134,9 @@ class Scanner:
     def _prepare(self, size: int, angle_min: float, increment: float) -> None:
         if size < 2 or not math.isfinite(angle_min) or not math.isfinite(increment):
             raise ValueError("scan has no rays or no angles")
-        if not 0.0 < abs(increment) <= math.pi / 2:
-            raise ValueError(f"scan angle_increment {increment} is not an angle between rays")
+        if not FINEST <= abs(increment) <= math.pi / 2:
+            raise ValueError(f"scan angle_increment {increment} is not an angle between rays: "
+                             f"{FINEST} to pi/2 rad")
         angles = angle_min + increment * np.arange(size)
         self._cos, self._sin = np.cos(angles), np.sin(angles)
         missing = math.floor((2 * math.pi - abs(increment) * size) / abs(increment) + 1e-3)

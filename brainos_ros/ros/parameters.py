@@ -126,8 +126,8 @@ class Parameters:
             problem = described.problem(given.value)
             if not problem and not described.dynamic and not self._unconfigured():
                 problem = (
-                    f"parameter {given.name} is read at configure; "
-                    "clean the node up (`ros2 lifecycle set … cleanup`) before changing it"
+                    f"parameter {given.name} is read at configure; put it in the robot file, or "
+                    "in a --params-file, and restart the node (`brainos restart ROLE`)"
                 )
             if problem:
                 return SetParametersResult(successful=False, reason=problem)

@@ -318,7 +318,7 @@ def test_a_halt_beside_a_transition_is_on_record(
     """It begins while the halt is between asking for the writer and using it."""
     begun = "active" if transition == "deactivate" else "inactive"
     node = graph.start(ConscienceNode, begun, **FAST_BASE)
-    lock = node._telling = Wanted()
+    lock = node._halts._lock = Wanted()
     wanted = getattr(Transition, f"TRANSITION_{transition.upper()}")
     change = threading.Thread(target=graph.change_state, args=("conscience", wanted))
 
@@ -339,7 +339,7 @@ def test_a_halt_beside_a_transition_is_on_record(
             in_between()
             super().append(body)
 
-    node._untold = Late()
+    node._halts._waiting = Late()
     monkeypatch.setattr(Writer, "put", put_late)
     halt(node, "anna")
     change.join(10.0)

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from brainos_msgs import msg, srv  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
 from conscience_world import FAST_BASE, World, moving, provisioned  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from waiting import wait_for  # noqa: E402
 
 from brainos_ros.conscience import adopted  # noqa: E402
@@ -18,6 +21,8 @@ from brainos_ros.conscience.credentials import (  # noqa: E402
     challenge,
     load_key,
     load_operators,
+    operators_file,
+    provision,
     reset_token,
     sign,
 )
@@ -317,6 +322,50 @@ def test_stamped_commands_pass_with_a_stamp(graph: Any, keys: Path, world: World
     assert command.header.stamp.sec > 0
     assert evaluate(graph, "/wheels").action == "cmd_vel"
     assert evaluate(graph, "asked").action == "cmd_vel"
+
+
+def test_stamps_are_those_of_the_simulation(graph: Any, keys: Path, world: World) -> None:
+    clock = graph.publisher(Clock, "/clock", 10)
+    stamped = graph.listen(TwistStamped, "wheels")
+    ticks = graph.listen(msg.GateTick, "conscience/gate", qos.SENSOR)
+    asks = graph.publisher(TwistStamped, "asked", qos.COMMAND)
+    running(graph, enable_stamped_cmd_vel=True, cmd_vel_in_topic="asked",
+            cmd_vel_out_topic="wheels", use_sim_time=True)
+    request = TwistStamped()
+    request.twist.linear.x = 0.02
+
+    def told() -> bool:
+        clock.publish(Clock(clock=Time(sec=101)))
+        asks.publish(request)
+        return any(moving(each.twist) and each.header.stamp.sec == 101 for each in stamped.messages)
+
+    wait_for(told, lambda: {each.header.stamp.sec for each in stamped.messages})
+    ticks.wait_for(lambda tick: tick.stamp.sec == 101)
+
+
+def test_who_is_struck_off_or_registered_meanwhile_loses_or_gains_his_rights(
+        graph: Any, keys: Path, world: World) -> None:
+    node = graph.start(ConscienceNode, **FAST_BASE)
+    graph.call(srv.Halt, "conscience/halt")
+    provision(graph.home, "ben", keys)
+    file = operators_file(graph.home)
+    body = yaml.safe_load(file.read_text())
+    del body["operators"]["anna"]
+    file.write_text(yaml.safe_dump(body))
+    wait_for(lambda: set(node.operators.people) == {"ben"})
+
+    def reset(name: str) -> Any:
+        token = sign(load_key(name, keys), "reset", body["robot"], challenge(graph.home))
+        request = srv.Reset.Request(operator_name=name, token=token)
+        return graph.call(srv.Reset, "conscience/reset", request)
+
+    assert "is not in the robot's operators file" in reset("anna").message
+    wait_for(lambda: reset("ben").success, lambda: reset("ben").message)
+    file.write_text("operators: [")
+    wait_for(lambda: not node.operators.people)
+    assert not node.latch.halted, "an editor that is writing the file stops no robot"
+    graph.call(srv.Halt, "conscience/halt")
+    assert "is not in the robot's operators file" in reset("ben").message
 
 
 def test_rules_change_by_two_signatures_only(

@@ -76,10 +76,11 @@ class GateSide(Side):
         stamped = settings["enable_stamped_cmd_vel"]
         kind = TwistStamped if stamped else Twist
         message = kind()
-        twist, clock = message.twist if stamped else message, node.get_clock()
+        twist, clock = message.twist if stamped else message, owner.get_clock()
         self._commands = node.create_publisher(kind, out, qos.COMMAND)
         self._ticks = node.create_publisher(
             msg.GateTick, owner.resolve_topic_name("conscience/gate"), qos.SENSOR)
+        self._clock = clock
         self._kind, self._told, self._count, self._asked = kind, True, 0, 0
         self._watched, self._moved_at = False, -math.inf
 
@@ -186,7 +187,7 @@ class GateSide(Side):
         if self._lines.see(now, tick):
             self._changed(tick.causes)
         if self._watched:
-            self._ticks.publish(_tick_message(tick, self.node.get_clock().now().to_msg()))
+            self._ticks.publish(_tick_message(tick, self._clock.now().to_msg()))
 
 
 def _tick_message(tick: Tick, stamp: Any) -> msg.GateTick:

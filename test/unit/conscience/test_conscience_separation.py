@@ -89,6 +89,15 @@ def test_a_scan_follows_rep_117() -> None:
         assert blind.x.size == 360
 
 
+@pytest.mark.parametrize("reading", [0.0, 1e-9, -0.0])
+def test_a_range_of_zero_is_not_seen_even_where_range_min_is_zero(reading: float) -> None:
+    ranges = np.full(360, 8.0)
+    ranges[135:225] = reading
+    scan = Scanner(RADIUS).points(ranges, -math.pi, TURN, 0.0, 12.0)
+    assert scan.unseen and scan.nearest_m == 0.0
+    assert path_separation(scan, 0.5, 0.0, RADIUS) == 0.0
+
+
 def test_bearings_outside_the_scan_are_blind() -> None:
     half = Scanner(RADIUS).points(np.full(181, 5.0), -math.pi / 2, TURN, 0.05, 12.0)
     assert half.unseen
@@ -101,8 +110,8 @@ def test_bearings_outside_the_scan_are_blind() -> None:
 
 @pytest.mark.parametrize("geometry", [
     (math.nan, TURN, 0.05, 12.0), (0.0, 0.0, 0.05, 12.0), (0.0, math.inf, 0.05, 12.0),
-    (0.0, 2.0, 0.05, 12.0), (0.0, TURN, 12.0, 0.05), (0.0, TURN, math.nan, 12.0),
-    (0.0, TURN, -1.0, 12.0), (0.0, TURN, 0.05, math.nan)])
+    (0.0, 1e-8, 0.05, 12.0), (0.0, 2.0, 0.05, 12.0), (0.0, TURN, 12.0, 0.05),
+    (0.0, TURN, math.nan, 12.0), (0.0, TURN, -1.0, 12.0), (0.0, TURN, 0.05, math.nan)])
 def test_a_senseless_scan_is_refused(geometry: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="scan"):
         Scanner(RADIUS).points(np.full(360, 5.0), *geometry)
