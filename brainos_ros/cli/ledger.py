@@ -96,7 +96,7 @@ def _put(args: argparse.Namespace) -> int:
 
 
 def _view(args: argparse.Namespace) -> int:
-    body = _view_beside_writer(args)
+    body = auditing.view(_path(args), args.path)
     if not args.json:
         sys.stdout.buffer.write(body)
         return 0
@@ -104,16 +104,6 @@ def _view(args: argparse.Namespace) -> int:
 
     print(json.dumps({"path": args.path, "body_base64": b64encode(body).decode()}))
     return 0
-
-
-def _view_beside_writer(args: argparse.Namespace) -> bytes:
-    try:
-        with _open(args) as stream:
-            return stream.view(args.path)
-    except BrainError as error:
-        if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.LEDGER_REFUSED):
-            raise
-    return auditing.view(_path(args), args.path)
 
 
 def _move(args: argparse.Namespace) -> int:

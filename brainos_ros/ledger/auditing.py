@@ -1,12 +1,14 @@
 """For auditors: how many records of which kind, and the records as CSV."""
 
 import csv
+import tempfile
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import frames
@@ -14,6 +16,9 @@ from brainos_ros.ledger.kinds import NAMES
 from brainos_ros.ledger.layout import Layout, find
 from brainos_ros.ledger.log import LogReader, Record, content, frames_from, to_record
 from brainos_ros.ledger.merkle import leaf_hash
+
+if TYPE_CHECKING:
+    from brainos_ros.ledger.paths import Live
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = ("sequence", "time", "kind", "erased", "leaf_hash", "payload")
@@ -127,34 +132,42 @@ def indexed(layout: Layout) -> int:
 
 
 def view(path: Path, name: str) -> bytes:
-    """The body at the path `name`, beside a writer: as it was a moment ago.
+    """The body that is live at the path `name`, also beside a writer; changes nothing.
 
-    Raises BrainError (NOT_FOUND; UNAVAILABLE where the index of paths is damaged).
+    Raises BrainError (INVALID_ARGUMENT, NOT_FOUND), Damage.
+    """
+    layout = find(Path(path))
+    live = _live(layout, frames.check_path(name))
+    with closing(LogReader(layout)) as reader:
+        record = reader.record(live.sequence) if live else None
+    if record is None or record.erased:
+        raise BrainError(f"nothing is live at path '{name}'", ErrorCode.NOT_FOUND)
+    return record.body
+
+
+def _live(layout: Layout, name: str) -> "Live | None":
+    """What is live at the path `name`: by the stored index where that is level with the log, or
+    by one that is read from the log for this question and dropped again.
     """
     import sqlite3
 
-    from brainos_ros.ledger.paths import Paths
+    from brainos_ros.ledger.paths import APPLIED, Paths
 
-    layout = find(Path(path))
-    live = None
-    if layout.paths.exists():
-        paths = Paths(layout.paths, writable=False)
-        try:
-            live = paths.get(name)
-        except sqlite3.Error as error:
-            raise BrainError(
-                f"the index of paths does not work: {error}; run 'brainos ledger doctor --repair'",
-                ErrorCode.UNAVAILABLE,
-            ) from error
-        finally:
-            paths.close()
-    if live is None:
-        raise BrainError(f"nothing is live at path '{name}'", ErrorCode.NOT_FOUND)
-    reader = LogReader(layout)
-    try:
-        return reader.record(live.sequence).body
-    finally:
-        reader.close()
+    with suppress(sqlite3.Error), closing(Paths(layout.paths, writable=False)) as stored:
+        applied, level = stored.applied, False
+        for frame in frames_from(layout, applied - 1):
+            level = frame.sequence < applied or frame.kind not in APPLIED
+            if not level:
+                break
+        if level:
+            return stored.get(name)
+    with (
+        tempfile.TemporaryDirectory(prefix="brainos-index-") as directory,
+        closing(Paths(Path(directory) / "paths.sqlite")) as built,
+    ):
+        for frame in frames_from(layout, 0):
+            built.apply(frame)
+        return built.get(name)
 
 
 def iso_time(time_ns: int) -> str:

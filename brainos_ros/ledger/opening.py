@@ -36,12 +36,20 @@ def take_lock(layout: Layout) -> int:
 
 
 def load_key(layout: Layout) -> SigningKey:
-    """The stream's key; a new one, kept durably, where nothing was ever written."""
+    """The stream's key; a new one, kept durably, where nothing was ever written.
+
+    Raises BrainError (LEDGER_REFUSED) where it is gone, Frozen where it is no key, OSError.
+    """
     try:
         return SigningKey.parse(layout.key.read_bytes())
     except FileNotFoundError:
         if layout.checkpoints.exists() or layout.segments():
-            raise freeze(layout, HUMAN, "the key is gone, the log is not") from None
+            raise BrainError(
+                f"the private key of stream '{layout.path.name}' is gone, the log is not; put "
+                f"'{layout.key}' back, from a backup taken with it. Without it the stream can be "
+                "read and proved, not continued",
+                ErrorCode.LEDGER_REFUSED,
+            ) from None
     except frames.Damage as damage:
         raise freeze(layout, HUMAN, str(damage)) from None
     key = SigningKey(f"brainos/{layout.path.name}/{os.urandom(8).hex()}")

@@ -25,6 +25,9 @@ CREATE TABLE IF NOT EXISTS applied (one INTEGER PRIMARY KEY CHECK (one = 1), siz
 INSERT OR IGNORE INTO applied VALUES (1, 0);
 """
 
+#: Kinds of the records that the index is about.
+APPLIED = (kinds.PUT, kinds.IMPORT, kinds.MOVE, kinds.DELETE)
+
 
 class Live(NamedTuple):
     """A live path.
@@ -94,7 +97,7 @@ class Paths:
 
     def apply(self, frame: Frame) -> None:
         """Take one record into account; an erased one says nothing. Raises Damage."""
-        if frame.form == frames.ERASED or frame.kind not in _APPLY:
+        if frame.form == frames.ERASED or frame.kind not in APPLIED:
             return
         operation = frames.decode_operation(frame.kind, frame.payload)
         self.change(frame.kind, frame.sequence, operation)
@@ -143,6 +146,3 @@ class Paths:
     def close(self) -> None:
         """Close the index; changes since the last commit are dropped."""
         self._db.close()
-
-
-_APPLY = (kinds.PUT, kinds.IMPORT, kinds.MOVE, kinds.DELETE)

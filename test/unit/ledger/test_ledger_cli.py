@@ -286,6 +286,25 @@ def test_reading_beside_a_writer_and_writing_not(shell: Shell) -> None:
             shell("doctor", "memory", "--repair")
 
 
+def test_viewing_changes_nothing(shell: Shell) -> None:
+    copy = str(shell.home / "copy")
+    shell("backup", "memory", copy)
+    shell.home /= "elsewhere"
+    shell("backup", "memory", copy, "--restore")
+    restored = shell.home / "ledger/memory"
+    before = {path: path.stat().st_mtime_ns for path in restored.rglob("*")}
+    assert shell("view", "memory", "maps/hall") == "a map\n"
+    assert {path: path.stat().st_mtime_ns for path in restored.rglob("*")} == before
+    assert shell.json("state", "memory")[0]["state"] == "READY"
+
+
+def test_what_is_live_is_viewed_beside_a_writer_that_purged(shell: Shell) -> None:
+    with Stream.open(shell.home / "ledger", "memory") as stream:
+        stream.put("maps/attic", b"gone")
+        stream.purge("maps/attic", "asked for")
+        assert shell("view", "memory", "maps/hall") == "a map\n"
+
+
 def test_no_streams_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BrainError, match="there is no stream under"):
         Shell(tmp_path, capsys)("state")

@@ -126,7 +126,6 @@ FREEZING = {
     "the whole log gone": (lose_the_log, "the log is gone, but a head over 21 records is kept"),
     "newest segment gone": (lose_the_newest_segment, "records"),
     "key replaced": (replace_the_key, "the key was replaced or the head was changed"),
-    "key gone": (lambda root: Layout(root / "pfc").key.unlink(), "the key is gone"),
     "another root signed": (sign_something_else, "has another root than they have"),
     "heads gone": (
         lambda root: Layout(root / "pfc").checkpoints.unlink(),
@@ -417,10 +416,38 @@ def test_a_segment_is_named_by_sixteen_digits(tmp_path: Path, digits: str) -> No
     assert verdicts(tmp_path / "pfc") == {"canonical-layout"}
 
 
-def test_a_damaged_index_of_paths_is_named_beside_a_writer(whole: Path) -> None:
-    (whole / "paths.sqlite").write_bytes(b"not a database")
-    with pytest.raises(BrainError, match=r"the index of paths does not work: .*doctor --repair"):
-        view(whole, "a/b")
+@pytest.mark.parametrize("index", [b"not a database", None])
+def test_a_path_is_viewed_without_its_index(whole: Path, index: bytes | None) -> None:
+    if index:
+        (whole / "paths.sqlite").write_bytes(index)
+    before = sorted(whole.rglob("*"))
+    assert view(whole, "a/b") == b"one"
+    with pytest.raises(BrainError, match="nothing is live at path 'c'"):
+        view(whole, "c")
+    assert sorted(whole.rglob("*")) == before
+
+
+@pytest.mark.parametrize("applied", [2, 99])
+def test_a_path_is_viewed_past_an_index_that_is_behind_or_ahead(
+    indexed: Path, applied: int
+) -> None:
+    index = sqlite3.connect(indexed / "paths.sqlite")
+    with index:
+        index.execute("DELETE FROM objects WHERE path != 'd'")
+        index.execute("UPDATE applied SET size = ?", (applied,))
+    index.close()
+    assert view(indexed, "a") == b"2"
+
+
+def test_without_its_key_a_stream_is_read_and_refuses_to_be_written(whole: Path) -> None:
+    (whole / "key").unlink()
+    for _ in range(2):
+        with pytest.raises(BrainError, match="the private key of stream 'memory' is gone") as no:
+            Stream.open(whole.parent, "memory")
+        assert not isinstance(no.value, Frozen)
+    assert view(whole, "a/b") == b"one"
+    assert not (whole / "frozen").exists()
+    assert verdicts(whole) == set()
 
 
 def test_figures_and_exports_are_read_beside_a_consolidation(

@@ -115,7 +115,7 @@ def test_a_backup_is_incremental_and_comes_back(tmp_path: Path) -> None:
     report = restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
     assert (report.verified, report.root, report.stream) == (True, root, "memory")
     assert failed(tmp_path / "elsewhere/memory") == []
-    with pytest.raises(BrainError, match="the key is gone"):
+    with pytest.raises(BrainError, match="is gone, the log is not"):
         Stream.open(tmp_path / "elsewhere", "memory")
     with pytest.raises(BrainError, match="exists; move it away"):
         restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
