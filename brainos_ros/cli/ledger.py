@@ -223,7 +223,9 @@ def _key(text: str) -> str:
 def _head(path: Path) -> Checkpoint:
     """A head that was kept in a file, as `brainos ledger checkpoints --json` has it in `note`."""
     try:
-        return Checkpoint.parse(_text(path))
+        head = Checkpoint.parse(_text(path).rstrip("\n") + "\n")
+        head.signatures()
+        return head
     except Damage as damage:
         raise BrainError(f"{path} holds no head of a stream: {damage}") from None
 

@@ -142,7 +142,7 @@ class Doctor:
         except Damage as damage:
             audit.problems.append(("head-signature", str(damage)))
             return
-        if self._layout.next_key.exists() or not audit.size:
+        if self._layout.next_key.exists() or not audit.keys:
             return
         if str(audit.keys[-1][1]) != str(key):
             text = "the private key is not the one that signs this stream: it was replaced"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 
 RAW, COMPRESSED, PRUNED = ".seg", ".seg.zst", ".pruned"
+MAX_NAME = 128  # bytes; an export's member names must fit into a tar header
 _FORMS = (RAW, COMPRESSED, PRUNED)
 
 
@@ -92,6 +93,19 @@ class Layout:
             with suppress(FileNotFoundError):
                 total += segment.path.stat().st_size
         return total
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a stream's name, nor stand in the name of its key.
+
+    Raises BrainError (INVALID_ARGUMENT).
+    """
+    wrong = name in ("", ".", "..") or not name.isprintable() or set(name) & set(" +/\\")
+    if wrong or len(name.encode()) > MAX_NAME:
+        raise BrainError(
+            f"name '{name}' is not allowed; give one path component of at most {MAX_NAME} bytes "
+            "without white space, '+' and back slashes, such as 'memory'"
+        )
 
 
 def find(path: Path) -> Layout:

@@ -116,7 +116,9 @@ class Checkpoint(NamedTuple):
         lines = text.split("\n")
         try:
             origin, size, root, seal = lines
-            if not blank or not seal.startswith("seal ") or not signatures.startswith("— "):
+            if not blank or int(size) < 1 or not seal.startswith("seal "):
+                raise ValueError
+            if not signatures.startswith("— "):
                 raise ValueError
             checkpoint = cls(
                 origin, int(size), b64decode(root, validate=True), bytes.fromhex(seal[5:]), note

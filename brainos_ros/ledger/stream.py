@@ -13,7 +13,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.keeper import Keeper
-from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.layout import Layout, check_name
 from brainos_ros.ledger.log import Record, frames_from, to_record
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.opening import load_key, take_lock, unopened
@@ -65,7 +65,7 @@ class Stream(Keeper):
 
         Args:
             root: directory of all streams, `<home>/ledger`.
-            name: the stream's name, one path component.
+            name: the stream's name, as `layout.check_name` has it.
             window_s: how long appends are gathered before one `fdatasync` [s].
             segment_bytes: size at which a file of the log is sealed [bytes].
 
@@ -74,8 +74,7 @@ class Stream(Keeper):
                 the stream; LEDGER_REFUSED where the disk is read-only, failing or too full.
             Frozen: the log is not what it was when it was accepted.
         """
-        if "/" in frames.check_path(name, "name"):
-            raise BrainError(f"name '{name}' is not allowed; give one path component")
+        check_name(name)
         layout = Layout(Path(root) / name)
         lock_fd = -1
         stream: Stream | None = None

@@ -158,6 +158,24 @@ def test_what_cannot_be_printed_is_said_with_what_was_done(shell: Shell, buffere
     os.close(writing)
 
 
+@pytest.mark.parametrize("harm", ["signature", "more than one", "no record", "below"])
+def test_what_is_no_head_is_not_blamed_on_the_stream(shell: Shell, harm: str) -> None:
+    first, *others = (each["note"] for each in shell.json("checkpoints", "memory"))
+    origin, _, rest = first.split("\n", 2)
+    head = shell.home / "head"
+    head.write_text(
+        {
+            "signature": first.rstrip("\n")[:-3] + "\n",
+            "more than one": first + "\n" + others[0],
+            "no record": f"{origin}\n0\n{rest}",
+            "below": f"{origin}\n-3\n{rest}",
+        }[harm]
+    )
+    for arguments in (["doctor", "memory", "--head"], ["prove", "memory", "--since"]):
+        with pytest.raises(BrainError, match="holds no head of a stream"):
+            shell(*arguments, str(head))
+
+
 @pytest.mark.parametrize("what", [["put", "memory", "x"], ["import", "memory", "--key", KEY]])
 def test_a_file_that_is_not_there_is_named(shell: Shell, what: list[str]) -> None:
     with pytest.raises(FileNotFoundError) as missing:
@@ -194,8 +212,11 @@ def test_doctor_finds_and_repairs(shell: Shell) -> None:
     assert shell.code == 0
     head = shell.home / "head"
     head.write_text(shell.json("checkpoints", "memory")[-1]["note"])
-    shell("doctor", "memory", "--head", str(head))
-    assert shell.code == 0
+    for _ in range(2):
+        shell("doctor", "memory", "--head", str(head))
+        assert shell.code == 0
+        shell("prove", "memory", "--since", str(head))
+        head.write_text(head.read_text() + "\n\n")
     log = shell.home / "ledger/memory/log/0000000000000000.seg"
     data = bytearray(log.read_bytes())
     data[400] ^= 1

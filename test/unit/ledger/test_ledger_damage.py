@@ -256,6 +256,15 @@ def test_foreign_files_are_pointed_out(tmp_path: Path) -> None:
     assert verdicts(tmp_path / "pfc") == {"canonical-layout"}
 
 
+def test_the_doctor_has_a_verdict_where_no_key_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainos_ros.ledger.stream.check_name", str)
+    with Stream.open(tmp_path, "a+b") as stream:  # as could be made once
+        stream.event("note", b"x")
+    assert "schema" in verdicts(stream.path)
+
+
 def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:
     checks: list[str] = [check.name for check in Doctor(whole).examine().checks]
     assert len(checks) == len(set(checks)) == 15

@@ -11,6 +11,7 @@ import pytest
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger.exchange import export
 from brainos_ros.ledger.kinds import CODES, EVENTS, NAMES, OPERATIONS
 from brainos_ros.ledger.layout import Layout
 
@@ -80,6 +81,23 @@ def test_paths_do_not_leave_the_stream(tmp_path: Path, path: str) -> None:
 def test_stream_names_are_one_component(tmp_path: Path, name: str) -> None:
     with pytest.raises(BrainError, match="not allowed"):
         Stream.open(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["my stream", "a+b", "a\tb", "a\xa0b", "a\\b", "n" * 129, "\udcff"]
+)
+def test_names_that_a_key_or_an_export_cannot_carry_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BrainError, match="is not allowed; give one path component of at most 128"):
+        Stream.open(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_can_be_exported_and_opened_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Stream.open(tmp_path, "é" * 64) as stream:
+            stream.event("note", b"x", durable=True)
+    assert export(stream.path, tmp_path / "out.tar")[0].size == 3
+    assert verify(stream.path).verified
 
 
 def test_opening_again_goes_on_where_it_ended(tmp_path: Path) -> None:
