@@ -9,6 +9,7 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -19,6 +20,7 @@ from brainos_ros.ledger.archive import Archive
 from brainos_ros.ledger.frames import Damage, Frame, Operation, Segment
 from brainos_ros.ledger.kinds import CODES, NAMES
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, Layout, SegmentFile
+from brainos_ros.ledger.notes import last_checkpoint
 
 _GUESS = 512
 _OPEN_FILES = 32
@@ -93,20 +95,33 @@ def read_header(segment: SegmentFile) -> Segment:
 def frames_from(layout: Layout, sequence: int) -> Iterator[Frame]:
     """The frames of all records from `sequence` on; those of pruned segments are left out.
 
-    Raises Damage in a sealed segment; in the newest it ends where the writer is.
+    Raises Damage in what is sealed or under a signed head; beyond, it ends where the writer is.
     """
+    signed = _signed(layout)  # asked before the segments: a writer goes on meanwhile
     segments = layout.segments()
     for segment, after in zip(segments, [*segments[1:], None], strict=True):
         if after and after.first <= sequence:
             continue
-        data = content(layout, segment)
+        data, reached = content(layout, segment), segment.first
+        end = after.first if after else signed
         try:
             for _, frame in frames.scan(data):
+                reached = frame.sequence + (frame.form != frames.SEAL)
                 if frame.form != frames.SEAL and frame.sequence >= sequence:
                     yield frame
         except Damage:
-            if after:
+            if after or reached < end:
                 raise
+        if reached < end and (data or not after):
+            raise Damage(f"{segment.path.name} ends with {reached} records, not {end}")
+
+
+def _signed(layout: Layout) -> int:
+    """The number of records under the newest head that can be read; 0 if there is none."""
+    with suppress(FileNotFoundError, Damage):
+        head, _ = last_checkpoint(layout.checkpoints)
+        return head.size if head else 0
+    return 0
 
 
 def content(layout: Layout, segment: SegmentFile) -> bytes:
@@ -115,12 +130,15 @@ def content(layout: Layout, segment: SegmentFile) -> bytes:
     Raises Damage, OSError.
     """
     try:
-        return b"" if segment.suffix == PRUNED else load(segment)
+        data = b"" if segment.suffix == PRUNED else load(segment)
     except FileNotFoundError:
         again = [each for each in layout.segments() if each.first == segment.first]
         if again in ([], [segment]):
             raise
         return content(layout, again[0])
+    if not data and segment.suffix != PRUNED:
+        raise Damage(f"{segment.path.name} is empty")
+    return data
 
 
 class _Raw:

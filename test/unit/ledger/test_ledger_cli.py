@@ -226,6 +226,17 @@ def test_doctor_finds_and_repairs(shell: Shell) -> None:
     assert shell.code == 1
 
 
+def test_a_log_that_breaks_off_is_not_printed_as_a_whole_one(shell: Shell) -> None:
+    log = shell.home / "ledger/memory/log"
+    data = bytearray((newest := max(log.iterdir())).read_bytes())
+    data[130] ^= 1
+    newest.write_bytes(data)
+    for what in (["walk", "memory"], ["tail", "memory"], ["export", "memory", "x.csv", "--csv"]):
+        arguments = [str(shell.home / each) if each == "x.csv" else each for each in what]
+        shell(*arguments)
+        assert (shell.code, "run 'brainos ledger doctor'" in shell.err) == (1, True)
+
+
 def test_prove_and_verify(shell: Shell) -> None:
     (state,) = shell.json("state")
     key = state["keys"][0]

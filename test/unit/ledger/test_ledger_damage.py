@@ -1,5 +1,6 @@
 """What is wrong with a stream is found, told apart, and stops the writer."""
 
+import io
 import os
 import shutil
 import sqlite3
@@ -10,10 +11,11 @@ import pytest
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Frozen, Stream, verify
-from brainos_ros.ledger.auditing import statistics, view
+from brainos_ros.ledger.auditing import statistics, view, write_csv
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor, state
 from brainos_ros.ledger.exchange import export
+from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.housekeeping import consolidate, prune
 from brainos_ros.ledger.layout import Layout, SegmentFile
 from brainos_ros.ledger.notes import Checkpoint, SigningKey, sign_checkpoint
@@ -149,6 +151,43 @@ def test_what_was_signed_and_is_not_there_freezes_the_stream(tmp_path: Path, wha
     diagnosis = Doctor(tmp_path / "pfc").repair()
     assert diagnosis.state == "FROZEN_HUMAN", diagnosis
     assert (tmp_path / "pfc/frozen").exists()
+
+
+def zero(path: Path, at: int) -> None:
+    path.write_bytes(path.read_bytes()[:at].ljust(path.stat().st_size, b"\0"))
+
+
+@pytest.mark.parametrize("segment", [0, -1])
+@pytest.mark.parametrize(
+    ("harm", "at"),
+    [(flip, 130), (zero, 92), (zero, 130), (os.truncate, 0), (os.truncate, 92), (os.truncate, 130)],
+)
+def test_reading_says_that_the_log_breaks_off_before_its_head(
+    tmp_path: Path, segment: int, harm: Callable[[Path, int], None], at: int
+) -> None:
+    events(tmp_path, 40, segment_bytes=900)
+    layout = Layout(tmp_path / "pfc")
+    assert write_csv(layout.path, io.StringIO()) == 41
+    harm(layout.segments()[segment].path, at)
+    with pytest.raises(Damage):
+        write_csv(layout.path, io.StringIO())
+
+
+def test_reading_ends_where_a_writer_is(tmp_path: Path) -> None:
+    events(tmp_path, 20)
+    with newest(tmp_path).open("ab") as file:
+        file.write(b"\1" * 40)
+    assert write_csv(tmp_path / "pfc", io.StringIO()) == 21
+
+
+def test_the_doctor_has_a_verdict_where_a_purge_comes_after_damage(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "pfc") as stream:
+        for number in range(20):
+            stream.event("note", {"n": number})
+        stream.purge_events([3], "asked for")
+        flip(newest(tmp_path), 700)
+        assert "frame-crc" in verdicts(stream.path)
+        flip(newest(tmp_path), 700)
 
 
 def test_a_person_who_undoes_the_damage_opens_the_stream_again(tmp_path: Path) -> None:
