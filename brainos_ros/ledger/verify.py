@@ -4,6 +4,8 @@ import json
 import os
 from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
+from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,9 @@ from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, ro
 from brainos_ros.ledger.recovery import walk_segment
 from brainos_ros.ledger.tiles import Tiles, pack_offsets
 from brainos_ros.ledger.walk import Walk, later_seals
+
+#: What reading a payload that is JSON, but not what it must be, raises.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Report(NamedTuple):
@@ -225,7 +230,7 @@ class Audit:
             try:
                 if frame.form != frames.ERASED:
                     self._take_operation(frame)
-            except (ValueError, LookupError, TypeError) as error:
+            except _UNREADABLE as error:
                 self._problem("schema", f"record {frame.sequence} cannot be read: {error}")
             except Damage as damage:
                 self._problem(damage.check, f"record {frame.sequence}: {damage}")
@@ -267,7 +272,7 @@ class Audit:
             self._named.update(json.loads(frame.payload)["segments"])
         elif frame.kind == kinds.PURGE:
             named = json.loads(frame.payload)["sequences"]
-            self.purged.update(named)
+            self.purged.update(map(index, named))
             if self._live and frame.sequence >= self._promised:
                 self._pending.update(named)
         elif frame.kind in (kinds.PUT, kinds.MOVE, kinds.DELETE, kinds.IMPORT):
@@ -332,9 +337,12 @@ class Audit:
 
     def _purged_since(self) -> set[int]:
         """What is named by purge records that came after the walk."""
-        frames_since = frames_from(self._layout, self.size)
-        purges = [json.loads(each.payload) for each in frames_since if each.kind == kinds.PURGE]
-        return {sequence for purge in purges for sequence in purge["sequences"]}
+        named: set[int] = set()
+        with suppress(Damage, *_UNREADABLE):
+            for frame in frames_from(self._layout, self.size):
+                if frame.kind == kinds.PURGE:
+                    named.update(json.loads(frame.payload)["sequences"])
+        return named
 
 
 def verify(path: Path, kept: Checkpoint | None = None) -> Report:

@@ -68,6 +68,7 @@ class Walk:
         """
         unpack, head = frames.FRAME.unpack_from, frames.FRAME.size
         record, last_operation, end_of_data = frames.RECORD, _LAST_OPERATION, len(data)
+        most = frames.MAX_PAYLOAD
         mountain, kinds, offsets = self.mountain, self.kinds, self.offsets
         offset, expected = self.offset, self.mountain.size
         leaves: list[bytes] = []
@@ -77,7 +78,7 @@ class Walk:
                 if form == record and kind > last_operation:
                     end = offset + head + 16 + (length if length > 16 else 16)
                     checked = data[offset + 4 : end]  # form, header, region
-                    if end > end_of_data or crc32(checked) != crc:
+                    if end > end_of_data or length > most or crc32(checked) != crc:
                         frames.parse(data, offset)
                     if sequence != expected:
                         raise _misplaced(sequence, expected)

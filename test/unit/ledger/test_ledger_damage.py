@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brainos_ros.errors import BrainError
-from brainos_ros.ledger import Frozen, Stream, verify
+from brainos_ros.ledger import Frozen, Stream, frames, verify
 from brainos_ros.ledger.auditing import statistics, view, write_csv
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor, state
@@ -302,6 +302,16 @@ def test_the_doctor_has_a_verdict_where_no_key_can_be_read(
     with Stream.open(tmp_path, "a+b") as stream:  # as could be made once
         stream.event("note", b"x")
     assert "schema" in verdicts(stream.path)
+
+
+def test_a_record_larger_than_one_may_be_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_PAYLOAD", 8 << 20)
+    with Stream.open(tmp_path, "pfc") as stream:
+        stream.event("note", bytes(5 << 20))
+    monkeypatch.undo()
+    assert verdicts(stream.path) == {"frame-crc", "no-rewind"}
 
 
 def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:

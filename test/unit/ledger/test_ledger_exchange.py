@@ -15,7 +15,7 @@ from brainos_ros.ledger import Stream, verify
 from brainos_ros.ledger.exchange import export, import_archive
 from brainos_ros.ledger.frames import decode_operation, encode
 from brainos_ros.ledger.housekeeping import consolidate
-from brainos_ros.ledger.kinds import CREATED, IMPORT
+from brainos_ros.ledger.kinds import CREATED, IMPORT, KEY_ROTATED, PRUNED, PURGE
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.notes import SigningKey
 from brainos_ros.ledger.verifier import verify_bundle
@@ -179,6 +179,31 @@ def test_an_import_holds_nothing_that_its_head_does_not_cover(
             import_archive(stream, tmp_path / "long.tar", key)
         assert refusal.value.code is ErrorCode.LEDGER_REFUSED
         assert stream.size == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (PURGE, b'{"sequences":["a",1],"reason":"x"}'),
+        (PURGE, b'{"sequences":"ab","reason":"x"}'),
+        (PURGE, b"[" * 100_000),
+        (KEY_ROTATED, b'{"key":5,"signature":"x"}'),
+        (PRUNED, b'{"segments":[[1]]}'),
+        (PRUNED, b"5"),
+    ],
+)
+def test_an_archive_with_what_cannot_be_read_is_refused(
+    tmp_path: Path, kind: int, payload: bytes
+) -> None:
+    with Stream.open(tmp_path / "theirs", "memory") as stream:
+        key = stream.public_key
+        stream._append(kind, payload)
+    export(stream.path, tmp_path / "out.tar")
+    assert not verify(stream.path).verified
+    with Stream.open(tmp_path, "ours") as ours:
+        with pytest.raises(BrainError, match="does not verify: record 1 cannot be read"):
+            import_archive(ours, tmp_path / "out.tar", key)
+        assert ours.size == 1
 
 
 @pytest.mark.parametrize("name", ["memory/../../evil", "memory/log/evil.sh", "/etc/evil"])
