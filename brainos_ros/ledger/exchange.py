@@ -5,13 +5,15 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import disk, frames, rotation
+from brainos_ros.ledger import disk, frames, kinds, rotation
 from brainos_ros.ledger.backup import bring_up
+from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout, find
 from brainos_ros.ledger.log import LogReader, content, frames_from
 from brainos_ros.ledger.notes import Checkpoint, pack_checkpoint
@@ -46,10 +48,12 @@ def export(path: Path, target: Path) -> tuple[Checkpoint, str]:
     segments are compressed. No key, lock or derived file is in it. Returns the head, and the
     SHA-256 of the file in hex.
 
-    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream; UNAVAILABLE
-    where segments were pruned), OSError; then nothing is left at `target`.
+    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target that is a directory or inside the
+    stream; UNAVAILABLE where segments were pruned), OSError; then nothing is left at `target`.
     """
     layout, target = find(Path(path)), Path(target)
+    if target.is_dir():
+        raise BrainError(f"target '{target}' is a directory; name a file")
     if layout.path.resolve() in target.resolve().parents:
         raise BrainError(f"target '{target}' lies inside the stream; name a file elsewhere")
     head = latest_head(layout.path)
@@ -135,8 +139,9 @@ def import_archive(stream: Stream, archive: Path, key: str, prefix: str = "") ->
         prefix: take only paths that begin with this.
 
     Raises:
-        BrainError: INVALID_ARGUMENT where the file is no export; UNAUTHORISED where it is
-            signed by another key; LEDGER_REFUSED where it does not verify. Nothing is put then.
+        BrainError: INVALID_ARGUMENT where the file is no export, or a path or a body is too long
+            for a record here; UNAUTHORISED where it is signed by another key; LEDGER_REFUSED
+            where it does not verify. Nothing is put then.
         OSError.
     """
     with tempfile.TemporaryDirectory(prefix="brainos-import-") as directory:
@@ -177,23 +182,41 @@ def _unpack(archive: Path, directory: Path) -> Layout:
 
 
 def _put_all(stream: Stream, layout: Layout, head: Checkpoint, key: str, prefix: str) -> Imported:
-    _, name, stream_id = head.origin.split("/")
-    paths, reader = Paths(layout.paths), LogReader(layout)
     put = unchanged = 0
-    try:
+    with closing(Paths(layout.paths)) as paths:
         for frame in frames_from(layout, 0):
             paths.apply(frame)
+        for operation in _operations(layout, paths, head, key, prefix):
+            _check(operation)
+        for path, _, origin, body in _operations(layout, paths, head, key, prefix):
+            before = stream.size
+            stream.put_foreign(path, origin, body)
+            put, unchanged = put + (stream.size > before), unchanged + (stream.size == before)
+    stream.sync()
+    return Imported(head.origin, head.size, put, unchanged)
+
+
+def _operations(
+    layout: Layout, paths: Paths, head: Checkpoint, key: str, prefix: str
+) -> Iterator[Operation]:
+    """What puts the live paths of an archive, each with its proof."""
+    _, name, stream_id = head.origin.split("/")
+    with closing(LogReader(layout)) as reader:
         for live in paths.walk(prefix):
             bundle = prove(layout.path, live.sequence)
             verify_bundle(bundle, key)
+            path = f"imported/{name}-{stream_id[:8]}/{live.path}"
             body = reader.record(live.sequence).body
-            before = stream.size
-            stream.put_foreign(
-                f"imported/{name}-{stream_id[:8]}/{live.path}", frames.encode(bundle), body
-            )
-            put, unchanged = put + (stream.size > before), unchanged + (stream.size == before)
-    finally:
-        paths.close()
-        reader.close()
-    stream.sync()
-    return Imported(head.origin, head.size, put, unchanged)
+            yield Operation(path, origin=frames.encode(bundle), body=body)
+
+
+def _check(operation: Operation) -> None:
+    """Refuse what no record can carry, before anything is put. Raises BrainError."""
+    size = len(frames.encode_operation(kinds.IMPORT, operation))
+    if size > frames.MAX_PAYLOAD:
+        raise BrainError(
+            f"the body of {len(operation.body)} bytes for '{operation.path}' is too large to be "
+            f"imported: with its proof it takes {size} bytes, and a record may have "
+            f"{frames.MAX_PAYLOAD}; give a prefix that leaves it out"
+        )
+    frames.check_path(operation.path)

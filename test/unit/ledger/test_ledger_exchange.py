@@ -206,6 +206,40 @@ def test_an_archive_with_what_cannot_be_read_is_refused(
         assert ours.size == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "size", "words"),
+    [
+        ("b/" * 511 + "xx", 5, "is not allowed; give a relative path"),
+        ("b/map", 2_000_000, "the body of 2000000 bytes for .* a record may have 4194304; give a"),
+    ],
+)
+def test_an_import_that_does_not_fit_puts_nothing(
+    tmp_path: Path, path: str, size: int, words: str
+) -> None:
+    with Stream.open(tmp_path / "theirs", "memory") as stream:
+        key = stream.public_key
+        stream.put("a/small", b"hello")
+        stream.put(path, bytes(size))
+    export(stream.path, tmp_path / "out.tar")
+    with Stream.open(tmp_path, "ours") as ours:
+        with pytest.raises(BrainError, match=words):
+            import_archive(ours, tmp_path / "out.tar", key)
+        assert ours.size == 1
+        assert import_archive(ours, tmp_path / "out.tar", key, "a/").put == 1
+
+
+@pytest.mark.parametrize("target", [".", "there"])
+def test_an_export_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    Stream.open(tmp_path, "memory").close()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BrainError, match=f"target '{target}' is a directory; name a file"):
+        export(tmp_path / "memory", Path(target))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["memory", "there"]
+
+
 @pytest.mark.parametrize("name", ["memory/../../evil", "memory/log/evil.sh", "/etc/evil"])
 def test_an_import_writes_nothing_an_export_would_not_hold(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "evil.tar", "w") as archive:
