@@ -134,10 +134,10 @@ class Doctor:
         return Diagnosis(state, checks, report, remedy, [])
 
     def _check_key(self, audit: Audit) -> None:
-        """The private key, where it is there, must be the one that signs."""
+        """The private key, where it is there and may be read, must be the one that signs."""
         try:
             key = SigningKey.parse(self._layout.key.read_bytes()).public
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return
         except Damage as damage:
             audit.problems.append(("head-signature", str(damage)))
@@ -326,7 +326,9 @@ def state(path: Path) -> dict[str, object]:
     layout = find(Path(path))
     frozen = layout.freeze_reason()
     head: Checkpoint | None = None
+    keys: list[str] = []
     try:
+        keys = [entry["key"] for entry in rotation.history(layout)]
         head = latest_head(layout.path)
     except Damage as damage:
         frozen = frozen or {"state": "FROZEN_HUMAN", "reason": str(damage)}
@@ -340,5 +342,5 @@ def state(path: Path) -> dict[str, object]:
         "root": head.root.hex() if head else "",
         "segments": len(segments),
         "bytes": layout.log_bytes(),
-        "keys": [entry["key"] for entry in rotation.history(layout)],
+        "keys": keys,
     }

@@ -22,11 +22,15 @@ def statement(old: SigningKey, new: PublicKey) -> bytes:
 def history(layout: Layout) -> list[dict[str, str]]:
     """Every verifier key the stream had, in order, each but the first with its predecessor's
     signature; from `keys.json`, or where that is missing or no history from the log.
+
+    Raises Damage, OSError.
     """
     try:
         known = json.loads(layout.keys.read_bytes())
         entries = [{name: str(text) for name, text in each.items()} for each in known]
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        for each in entries:
+            PublicKey.parse(each["key"])
+    except (FileNotFoundError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         entries = []
     if entries:
         return entries

@@ -48,6 +48,7 @@ else:
 INCLUSION, CONSISTENCY = "brainos-ledger-proof/1", "brainos-ledger-consistency/1"
 NOT_SHOWN = "the bundle does not show the payload: erased in the ledger, or left out of the bundle"
 _HEADER = struct.Struct(">HIQQ")
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
 
 
 class ProofError(Exception):
@@ -146,7 +147,7 @@ def verify_bundle(bundle: dict[str, Any], trusted: str) -> Proven:
     """Check an inclusion bundle against a verifier key. Raises ProofError."""
     try:
         return _verify_inclusion(bundle, follow_keys(trusted, bundle["keys"]))
-    except (KeyError, TypeError, ValueError, IndexError, struct.error) as error:
+    except _MALFORMED as error:
         raise ProofError(f"the bundle is malformed: {error!r}") from None
 
 
@@ -182,7 +183,7 @@ def verify_consistency(bundle: dict[str, Any], trusted: str) -> tuple[Head, Head
         keys = follow_keys(trusted, bundle["keys"])
         old, new = open_head(bundle["old"], keys), open_head(bundle["new"], keys)
         path = unpack_path(bundle["path"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except _MALFORMED as error:
         raise ProofError(f"the bundle is malformed: {error!r}") from None
     if old.origin != new.origin or not extends(old, new, path):
         raise ProofError("the newer head does not extend the older one: history was changed")

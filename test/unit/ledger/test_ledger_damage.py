@@ -1,5 +1,6 @@
 """What is wrong with a stream is found, told apart, and stops the writer."""
 
+import errno
 import io
 import os
 import shutil
@@ -312,6 +313,44 @@ def test_a_record_larger_than_one_may_be_is_damage(
         stream.event("note", bytes(5 << 20))
     monkeypatch.undo()
     assert verdicts(stream.path) == {"frame-crc", "no-rewind"}
+
+
+def test_a_list_of_keys_without_keys_is_not_believed(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "pfc") as stream:
+        first = stream.public_key
+    keys = tmp_path / "pfc/keys.json"
+    keys.write_bytes(keys.read_bytes().replace(b'"key"', b'"kew"'))
+    assert state(tmp_path / "pfc")["keys"] == [first]
+    with Stream.open(tmp_path, "pfc") as stream:
+        second = stream.rotate_key()
+    with Stream.open(tmp_path, "pfc") as stream:
+        assert stream.public_key == second
+    assert state(tmp_path / "pfc")["keys"] == [first, second]
+    Doctor(tmp_path / "pfc").repair()
+    assert verdicts(tmp_path / "pfc") == set()
+
+
+def test_a_state_without_readable_keys_says_what_is_damaged(tmp_path: Path) -> None:
+    events(tmp_path, 20)
+    (tmp_path / "pfc/keys.json").unlink()
+    flip(newest(tmp_path), 200)
+    told = state(tmp_path / "pfc")
+    assert (told["state"], told["keys"]) == ("FROZEN_HUMAN", [])
+
+
+def test_an_auditor_who_may_not_read_the_key_gets_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events(tmp_path, 20)
+    key, read = tmp_path / "pfc/key", Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == key:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert verdicts(tmp_path / "pfc") == set()
 
 
 def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:

@@ -134,6 +134,17 @@ def test_a_changed_bundle_proves_nothing(stream: Stream, what: str) -> None:
         verify_bundle(changed, stream.public_key)
 
 
+@pytest.mark.parametrize("what", [None, 5, True, 1.5, [], {}, ["a"], [{"key": 5}], "\ud800"])
+def test_a_bundle_of_the_wrong_types_is_malformed(stream: Stream, what: object) -> None:
+    record, growth = stream.prove(3), prove_growth(stream.path, stream.checkpoint())
+    for bundle in (record, growth):
+        for name in bundle:
+            if name in ("stream", "keys"):
+                continue
+            with pytest.raises(verifier.ProofError):
+                verifier.describe({**bundle, name: what}, stream.public_key)
+
+
 def test_a_payload_that_is_not_shown_is_not_said_to_be_erased(stream: Stream) -> None:
     """Anybody can strip the payload of a record that was never erased."""
     bundle, frame = stream.prove(3), stream.read(3)
