@@ -4,6 +4,7 @@ An object begins with the first put of a path that is not live and keeps its ide
 moves; `history` lists every record that is about it, which is what a purge erases.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
@@ -52,7 +53,9 @@ class Paths:
     """
 
     def __init__(self, path: Path, writable: bool = True) -> None:
-        mode = "rwc" if writable else "ro"
+        mode, wal = "rwc" if writable else "ro", path.with_name(path.name + "-wal")
+        if not (writable or wal.exists() or os.access(path.parent, os.W_OK)):
+            mode += "&immutable=1"  # nobody writes it, and SQLite could not make its log to read it
         self._db = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}",
             uri=True,

@@ -1,10 +1,10 @@
 """What is wrong with a stream is found, told apart, and stops the writer."""
 
-import errno
 import io
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,19 +338,29 @@ def test_a_state_without_readable_keys_says_what_is_damaged(tmp_path: Path) -> N
     assert (told["state"], told["keys"]) == ("FROZEN_HUMAN", [])
 
 
-def test_an_auditor_who_may_not_read_the_key_gets_a_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("unreadable", "expected"), [((), set()), (("paths.sqlite",), {"index-coverage"})]
+)
+def test_an_auditor_who_may_not_read_the_key_nor_write_gets_a_verdict(
+    unreadable: tuple[str, ...], expected: set[str]
 ) -> None:
-    events(tmp_path, 20)
-    key, read = tmp_path / "pfc/key", Path.read_bytes
-
-    def refuse(path: Path) -> bytes:
-        if path == key:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return read(path)
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert verdicts(tmp_path / "pfc") == set()
+    with tempfile.TemporaryDirectory() as home:
+        with Stream.open(Path(home), "memory") as stream:
+            stream.put("a", b"1")
+            stream.live()
+        os.chmod(home, 0o755)
+        for name in unreadable:
+            (stream.path / name).chmod(0o600)
+        child = os.fork()
+        if not child:
+            try:
+                os.setgid(65534)
+                os.setuid(65534)
+                os._exit(int(view(stream.path, "a") != b"1" or verdicts(stream.path) != expected))
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_doctor_lists_fifteen_invariants(whole: Path) -> None:
