@@ -81,6 +81,13 @@ def _read_state(copy: Layout, head: Checkpoint) -> dict[str, list[int]]:
     """Size and time of the files that were copied whole, as they were then."""
     try:
         state = json.loads((copy.path / "backup.json").read_bytes())
+        origin, files = str(state["origin"]), dict(state["files"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise BrainError(
+            f"'{copy.path / 'backup.json'}' is damaged: it does not say what it is a backup of; "
+            "name another directory",
+            ErrorCode.ALREADY_EXISTS,
+        ) from None
     except FileNotFoundError:
         if copy.path.is_dir() and any(copy.path.iterdir()):
             raise BrainError(
@@ -88,12 +95,11 @@ def _read_state(copy: Layout, head: Checkpoint) -> dict[str, list[int]]:
                 ErrorCode.ALREADY_EXISTS,
             ) from None
         return {}
-    if state["origin"] != head.origin:
+    if origin != head.origin:
         raise BrainError(
-            f"target '{copy.path}' is a backup of {state['origin']}, not of {head.origin}",
+            f"target '{copy.path}' is a backup of {origin}, not of {head.origin}",
             ErrorCode.ALREADY_EXISTS,
         )
-    files: dict[str, list[int]] = state["files"]
     return files
 
 

@@ -177,13 +177,15 @@ def encode(body: Mapping[str, Any] | bytes) -> bytes:
     if isinstance(body, bytes):
         return body
     try:
-        return _encode_json(dict(body)).encode()
-    except ValueError:
-        return _encode_json(_finite(body)).encode()
-    except TypeError as error:
+        try:
+            text = _encode_json(dict(body))
+        except ValueError:
+            text = _encode_json(_finite(body))
+        return text.encode()
+    except (TypeError, UnicodeEncodeError) as error:
         raise BrainError(
-            f"body cannot be stored as JSON: {error}; use only numbers, strings, booleans, "
-            "lists and dictionaries with string keys",
+            f"body cannot be stored as JSON: {error}; use only numbers, strings of Unicode, "
+            "booleans, lists and dictionaries with string keys",
             ErrorCode.INVALID_ARGUMENT,
         ) from None
 

@@ -58,11 +58,11 @@ class Keeper(Writer):
         """Erase what is at `path`, live or deleted: every version, its name and its salt.
 
         Every proof stays valid. Returns the sequence number of the purge record; raises
-        BrainError (NOT_FOUND, INVALID_ARGUMENT for an empty reason, UNAVAILABLE where a segment
-        was pruned), and as `event`.
+        BrainError (NOT_FOUND, INVALID_ARGUMENT for no path or no reason, UNAVAILABLE where a
+        segment was pruned), and as `event`.
         """
         with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
-            sequences = self._ask(lambda paths: paths.history(path))
+            sequences = self._ask(lambda paths: paths.history(frames.check_path(path)))
             if not sequences:
                 raise BrainError(f"nothing was ever put at path '{path}'", ErrorCode.NOT_FOUND)
             return self._erase(sequences, reason)
@@ -80,6 +80,7 @@ class Keeper(Writer):
     def _erase(self, sequences: list[int], reason: str) -> int:
         if not reason.strip():
             raise BrainError("reason '' is not allowed; say why and by whose order")
+        body = frames.encode({"sequences": sequences, "reason": reason})
         self.sync()
         erasure.finish(self._layout, self.size)
         reader = LogReader(self._layout)
@@ -89,8 +90,7 @@ class Keeper(Writer):
             reader.close()
         try:
             erasure.announce(self._layout, self.size, targets)
-            body = {"sequences": sequences, "reason": reason}
-            purge = self._append(kinds.PURGE, frames.encode(body))
+            purge = self._append(kinds.PURGE, body)
             self.checkpoint()
             self._paths.drop()
             erasure.finish(self._layout, self.size)

@@ -243,9 +243,9 @@ class Stream(Keeper):
         return prove(self.path, sequence)
 
     def view(self, path: str) -> bytes:
-        """The body that is live at `path`. Raises as `read`."""
+        """The body that is live at `path`. Raises as `read`, and BrainError for no path."""
         with self._paths_lock:
-            live = self._live(path)
+            live = self._live(frames.check_path(path))
             if not live:
                 raise BrainError(f"nothing is live at path '{path}'", ErrorCode.NOT_FOUND)
             return self.read(live.sequence).body

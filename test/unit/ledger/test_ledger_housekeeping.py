@@ -121,6 +121,19 @@ def test_a_backup_is_incremental_and_comes_back(tmp_path: Path) -> None:
         restore(tmp_path / "copy", tmp_path / "elsewhere", "memory")
 
 
+@pytest.mark.parametrize("state", [b"{", b"{}", b"\xff", b"[]", b'{"origin": "x", "files": 5}'])
+def test_a_backup_that_does_not_say_what_it_is_of_is_left_alone(
+    tmp_path: Path, state: bytes
+) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        stream.checkpoint()
+    back_up(stream.path, tmp_path / "copy")
+    (tmp_path / "copy/backup.json").write_bytes(state)
+    with pytest.raises(BrainError, match=r"copy/backup.json' is damaged: .* another directory"):
+        back_up(stream.path, tmp_path / "copy")
+    assert (tmp_path / "copy/backup.json").read_bytes() == state
+
+
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_backup_beside_a_consolidation_ends_at_its_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool

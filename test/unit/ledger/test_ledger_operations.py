@@ -176,6 +176,21 @@ def test_a_purge_needs_a_reason(tmp_path: Path, reason: str) -> None:
         assert stream.view("a") == b"1"
 
 
+def test_a_purge_with_what_is_no_text_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        number = stream.event("note", b"x")
+        with pytest.raises(BrainError, match=r"body cannot be stored as JSON: .* of Unicode"):
+            stream.purge_events([number], "von M\udcfcller")
+        with pytest.raises(BrainError, match="is not allowed"):
+            stream.purge("\udcff", "asked for")
+        with pytest.raises(BrainError, match="is not allowed"):
+            stream.view("\udcff")
+        with pytest.raises(BrainError, match="body cannot be stored"):
+            stream.event("note", {"a": "\udcff"})
+        assert not (stream.path / "erasing").exists()
+        assert stream.size == 2
+
+
 def test_what_the_stream_stands_on_cannot_be_purged(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "memory") as stream:
         with pytest.raises(BrainError, match="sequence 0 is no event"):
