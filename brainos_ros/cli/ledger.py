@@ -22,7 +22,6 @@ from brainos_ros.cli.ledger_output import (
     print_states,
     print_statistics,
     print_table,
-    put_out,
     say,
     working,
 )
@@ -49,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
         advice = "" if damage.check in DERIVED else "; run 'brainos ledger doctor'"
         print(f"brainos ledger: {damage}{advice}", file=sys.stderr)
         return 1
-    finally:
-        put_out("")
 
 
 def _root(args: argparse.Namespace) -> Path:
@@ -210,14 +207,22 @@ def _verify_proof(args: argparse.Namespace) -> int:
 
 def _key(text: str) -> str:
     """A verifier key given as it is, or by the file that holds it."""
-    key = _text(Path(text)).strip() if "+" not in text else text
+    if _is_key(text):
+        return text
+    file = Path(text)
+    if "+" not in text or file.exists():
+        key = _text(file).strip()
+        if _is_key(key):
+            return key
+    raise BrainError(f"--key '{text}' is not a verifier key (name+id+key), nor a file with one")
+
+
+def _is_key(text: str) -> bool:
     try:
-        verifier.parse_key(key)
+        verifier.parse_key(text)
     except verifier.ProofError:
-        raise BrainError(
-            f"--key '{text}' is not a verifier key (name+id+key), nor a file with one"
-        ) from None
-    return key
+        return False
+    return True
 
 
 def _head(path: Path) -> Checkpoint:

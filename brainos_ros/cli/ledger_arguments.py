@@ -14,6 +14,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def text(value: str) -> str:
+    """What a record can hold: a shell may give bytes that are no UTF-8."""
+    if any("\ud800" <= each <= "\udfff" for each in value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no UTF-8; give Unicode text")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-verbs."""
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -28,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return sub
 
     put = verb("put", "put a file's content at a path")
-    put.add_argument("path")
+    put.add_argument("path", type=text)
     put.add_argument("file", help="the file, or - for standard input")
-    verb("view", "print what is live at a path").add_argument("path")
+    verb("view", "print what is live at a path").add_argument("path", type=text)
     move = verb("move", "move what is live at a path")
-    move.add_argument("path")
-    move.add_argument("target")
+    move.add_argument("path", type=text)
+    move.add_argument("target", type=text)
     delete = verb("delete", "delete a path: a tombstone, or with --purge erased for good")
-    delete.add_argument("path", nargs="?")
+    delete.add_argument("path", type=text, nargs="?")
     delete.add_argument(
         "--event",
         type=count,
@@ -44,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="purge this event instead of a path",
     )
     delete.add_argument("--purge", action="store_true", help="erase payload, name and salt")
-    delete.add_argument("--reason", default="", help="why, and by whose order (with --purge)")
+    delete.add_argument(
+        "--reason", type=text, default="", help="why, and by whose order (with --purge)"
+    )
     verb("state", "READY or frozen, size and head, of one stream or all", "any")
     doctor = verb("doctor", "check the fifteen invariants of one stream or all", "any")
     doctor.add_argument("--repair", action="store_true", help="rebuild what is derived")
@@ -70,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bring = verb("import", "put the live paths of an exported stream, with their proof")
     bring.add_argument("file", type=Path)
     bring.add_argument("--key", required=True, help="the verifier key trusted, or a file with it")
-    bring.add_argument("--prefix", default="", help="only paths that begin with this")
+    bring.add_argument("--prefix", type=text, default="", help="only paths that begin with this")
     save = verb("backup", "bring a backup up to date, verified by restoring it")
     save.add_argument("directory", type=Path)
     save.add_argument("--with-key", action="store_true", help="the private key too")

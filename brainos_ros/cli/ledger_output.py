@@ -1,7 +1,6 @@
 """How `brainos ledger` shows what it found and did: sentences, tables, JSON."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from brainos_ros.cli.out import put_out
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger.auditing import Statistics, iso_time, text_of
 from brainos_ros.ledger.doctor import Diagnosis
@@ -39,18 +39,11 @@ def say(as_json: bool, data: dict[str, Any], sentence: str) -> int:
     return 0
 
 
-def put_out(text: str) -> None:
-    """Print `text` and what waits in the buffer.
-
-    Raises:
-        OSError: it cannot be printed. It is dropped, or Python would try again at its end.
-    """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+def plain(text: str) -> str:
+    """`text` on one line, with what is not printable as Python's escapes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def print_table(columns: dict[str, str], rows: list[tuple[object, ...]]) -> None:
@@ -141,4 +134,5 @@ def print_record(record: Record, as_json: bool) -> None:
             )
         )
     else:
-        print(f"{record.sequence:>9}  {when}  {record.kind:<20} {'(erased)' * record.erased}{text}")
+        text = "(erased)" if record.erased else plain(text)
+        print(f"{record.sequence:>9}  {when}  {record.kind:<20} {text}")

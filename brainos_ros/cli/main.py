@@ -1,10 +1,12 @@
 """`brainos`: the command line. One verb per module, imported only when it is called."""
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
 
+from brainos_ros.cli.out import put_out
 from brainos_ros.errors import BrainError
 
 VERBS = {
@@ -23,7 +25,29 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns its exit code: 0 done, 1 it found something wrong, 2 refused."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else argv
+    name = " ".join(["brainos", *arguments[:1]])
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            put_out()
+    except BrainError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="brainos", description="A brain for robots.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
@@ -33,20 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
-    try:
-        return int(args.run(args))
-    except BrainError as error:
-        print(f"brainos {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"brainos {args.verb}: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+    return int(args.run(args))
 
 
 if __name__ == "__main__":

@@ -126,17 +126,84 @@ def test_a_count_below_zero_is_wrong_usage(shell: Shell, arguments: list[str]) -
     assert refused.value.code == 2
 
 
-def command(home: Path, *arguments: str, out: int, buffered: bool) -> tuple[int, str]:
-    """Exit code and standard error of the command, its standard output being `out`."""
+def brainos(*arguments: str, out: int = subprocess.PIPE, **environment: str) -> tuple[int, Any]:
+    """Exit code, and what the command printed: on standard error where it has an `out`."""
     done = subprocess.run(
-        [sys.executable, "-m", "brainos_ros.cli.main", "ledger", *arguments, "--home", str(home)],
-        env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
+        [sys.executable, "-m", "brainos_ros.cli.main", *arguments],
+        env={**os.environ, **environment},
         stdout=out,
         stderr=subprocess.PIPE,
-        text=True,
         check=False,
     )
-    return done.returncode, done.stderr
+    return done.returncode, (done.stdout or done.stderr).decode()
+
+
+def command(home: Path, *arguments: str, out: int, buffered: bool) -> tuple[int, str]:
+    """Exit code and standard error of the command, its standard output being `out`."""
+    unbuffered = "" if buffered else "1"
+    return brainos(
+        "ledger", *arguments, "--home", str(home), out=out, PYTHONUNBUFFERED=unbuffered
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["conscience", "--help"]])
+def test_no_verb_ends_in_a_traceback_where_nothing_can_be_printed(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        code, said = brainos(*arguments, out=full.fileno(), PYTHONUNBUFFERED="")
+    assert (code, said) == (2, f"brainos {arguments[0]}: No space left on device\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert brainos(*arguments, out=writing, PYTHONUNBUFFERED="") == (1, "")
+    os.close(writing)
+
+
+def test_records_are_printed_on_a_line_each_whatever_they_hold(shell: Shell) -> None:
+    forged = "x\n        9  2026-01-01T00:00:00.000000Z  approval.granted     {}\x1b[8m\u202e ü"
+    with Stream.open(shell.home / "ledger", "memory") as stream:
+        number = stream.put("maps/a", forged.encode())
+    (line,) = shell("walk", "memory", "--from", str(number), "--limit", "1").splitlines()
+    assert "x\\n        9" in line
+    assert line.endswith("{}\\x1b[8m\\u202e ü")
+    assert shell.json("tail", "memory", "-n", "1")["content"] == f"maps/a: {forged}"
+    home = str(shell.home)
+    for encoding in ("ascii", "utf-8"):
+        code, printed = brainos(
+            "ledger", "walk", "memory", "--home", home, PYTHONIOENCODING=encoding
+        )
+        assert (code, len(printed.splitlines())) == (0, number + 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["view", "memory", "\udcff"],
+        ["put", "memory", "\udcff", "/dev/null"],
+        ["move", "memory", "maps/hall", "\udcff"],
+        ["delete", "memory", "\udcff", "--purge", "--reason", "asked for"],
+        ["delete", "memory", "--event", "3", "--purge", "--reason", "von M\udcfcller"],
+        ["import", "memory", "x.tar", "--key", KEY, "--prefix", "\udcff"],
+    ],
+)
+def test_what_is_no_text_is_wrong_usage(
+    shell: Shell, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        shell(*arguments)
+    assert refused.value.code == 2
+    assert "is no UTF-8; give Unicode text" in capsys.readouterr().err
+
+
+def test_a_key_is_read_from_a_file_whatever_its_name(shell: Shell) -> None:
+    key = shell.json("state")[0]["keys"][0]
+    bundle, file = shell.home / "bundle.json", shell.home / "c++/key"
+    bundle.write_text(shell("prove", "memory", "7"))
+    file.parent.mkdir()
+    file.write_text(key + "\n")
+    told = json.loads(shell("verify-proof", str(bundle), "--key", str(file), homeless=True))
+    assert told["valid"] is True
+    file.write_text("no key")
+    with pytest.raises(BrainError, match="nor a file with one"):
+        shell("verify-proof", str(bundle), "--key", str(file), homeless=True)
 
 
 @pytest.mark.parametrize("buffered", [False, True])
