@@ -191,6 +191,7 @@ def test_an_import_holds_nothing_that_its_head_does_not_cover(
         (PRUNED, b'{"segments":[[1]]}'),
         (PRUNED, b"5"),
     ],
+    ids=lambda value: repr(value)[:20],
 )
 def test_an_archive_with_what_cannot_be_read_is_refused(
     tmp_path: Path, kind: int, payload: bytes
@@ -212,6 +213,7 @@ def test_an_archive_with_what_cannot_be_read_is_refused(
         ("b/" * 511 + "xx", 5, "is not allowed; give a relative path"),
         ("b/map", 2_000_000, "the body of 2000000 bytes for .* a record may have 4194304; give a"),
     ],
+    ids=["path", "body"],
 )
 def test_an_import_that_does_not_fit_puts_nothing(
     tmp_path: Path, path: str, size: int, words: str
