@@ -1,5 +1,6 @@
 """What the world is made of: entities with facts that age, relations, and observations of them."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ Value: TypeAlias = bool | int | float | str | list[Any]
 MAX_NAME = 255
 MAX_ATTRIBUTES = 256
 MAX_TEXT = 65_536
+MAX_BYTES = 1 << 20
+"""What the attributes of an entity may take as JSON, well within a record of the ledger [bytes]."""
 MAX_RANK = 10
 UNIT_TOLERANCE = 0.01
 TRACKED = "tracked/"
@@ -46,6 +49,21 @@ def check_attributes(attributes: Mapping[str, Value], field_name: str) -> dict[s
                     f"{field_name}.{key} is {len(item)} characters long: {MAX_TEXT} is the limit"
                 )
     return dict(attributes)
+
+
+def check_size(entity_id: str, attributes: Mapping[str, Value]) -> None:
+    """Raise INVALID_ARGUMENT if an entity would have more of these than it may hold."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise _bad(
+            f"entity {entity_id!r} would have {len(attributes)} attributes: "
+            f"at most {MAX_ATTRIBUTES} are held"
+        )
+    size = len(json.dumps(attributes))
+    if size > MAX_BYTES:
+        raise _bad(
+            f"the attributes of entity {entity_id!r} would take {size} bytes as JSON: "
+            f"{MAX_BYTES} is the limit"
+        )
 
 
 def check_ttl(ttl_ns: int, field_name: str) -> int:

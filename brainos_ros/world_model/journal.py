@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.world_model.entities import Entity, Observation
 from brainos_ros.world_model.world import Event, World
 
@@ -98,14 +99,34 @@ class Journal:
         self._settle()
 
     def flush(self, now: int) -> None:
-        """Record what streamed in since the last flush and still exists."""
+        """Record what streamed in since the last flush and still exists.
+
+        Raises INVALID_ARGUMENT for entities that no record can hold, when all others are recorded
+        (those are in the next checkpoint only); LEDGER_REFUSED if the ledger takes nothing, and
+        then the next flush tries again.
+        """
         self._live &= self.world.entities.keys()
+        refused = []
         for entity_id in sorted(self._dirty):
             entity = self.world.entities.get(entity_id)
-            if entity is not None:
-                self._write("entity", {"entity": entity.to_json(), "at": now})
+            try:
+                if entity is not None:
+                    self._write("entity", {"entity": entity.to_json(), "at": now})
+            except BrainError as error:
+                if error.code is not ErrorCode.INVALID_ARGUMENT:
+                    raise
+                refused.append(f"{entity_id!r} ({error})")
             self._dirty.discard(entity_id)
         if self._since_checkpoint >= CHECKPOINT_EVERY:
+            self.checkpoint()
+        if refused:
+            raise BrainError(f"entities that cannot be recorded: {', '.join(refused)}")
+
+    def close(self, now: int) -> None:
+        """Record the last, and write the checkpoint whatever comes of that; raises as `flush`."""
+        try:
+            self.flush(now)
+        finally:
             self.checkpoint()
 
     def checkpoint(self) -> None:

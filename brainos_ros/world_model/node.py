@@ -108,8 +108,7 @@ class WorldModelNode(BrainNode):
     def deactivate(self) -> None:
         journal, self._open = self._open, None
         if journal:
-            journal.flush(self._lived.now())
-            journal.checkpoint()
+            journal.close(self._lived.now())
 
     def diagnose(self) -> Mapping[str, object]:
         if not self.is_active:

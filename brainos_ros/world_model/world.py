@@ -15,6 +15,7 @@ from brainos_ros.world_model.entities import (
     Relation,
     Value,
     check_name,
+    check_size,
 )
 
 MAX_REMEMBERED = 10_000
@@ -172,7 +173,7 @@ class World:
         """Plan a new entity; nothing if the very same is there already.
 
         Raises ALREADY_EXISTS if the id is taken by something different, INVALID_ARGUMENT if it is
-        one of a tracked person, UNAVAILABLE if the world is full.
+        one of a tracked person or its attributes are too large, UNAVAILABLE if the world is full.
         """
         held = self.entities.get(entity.entity_id)
         if held:
@@ -186,6 +187,7 @@ class World:
                 ErrorCode.ALREADY_EXISTS,
             )
         self._check_new(entity.entity_id)
+        check_size(entity.entity_id, entity.attributes)
         return Event("entity", {"entity": entity.to_json()})
 
     def plan_delete(self, entity_id: str) -> Event:
@@ -219,9 +221,9 @@ class World:
     def plan_observe(self, observation: Observation, now: int) -> Event | None:
         """Plan what an observation changes; nothing if its id was seen before.
 
-        Raises INVALID_ARGUMENT if it says nothing, lies ahead of the clock, has expired already
-        or names a new entity without its type or as a tracked person; NOT_FOUND if it removes
-        what is not there.
+        Raises INVALID_ARGUMENT if it says nothing, lies ahead of the clock, has expired already,
+        names a new entity without its type or as a tracked person, or would give its entity more
+        attributes than it may hold; NOT_FOUND if it removes what is not there.
         """
         if observation.observation_id in self._seen:
             return None
@@ -246,6 +248,8 @@ class World:
                 f"event_type is {observation.event_type!r} but data and pose are empty"
             )
         held = self.entities.get(target)
+        if observation.data and observation.event_type != "removed":
+            check_size(target, {**(held.attributes if held else {}), **observation.data})
         known = [held.entity_type, held.ttl] if held else None
         return Event("observation", {"observation": observation.to_json(), "held": known})
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import LaserScan
 from visualization_msgs.msg import Marker, MarkerArray
 from waiting import DEADLINE_S, matched, wait_for
 
-from brainos_ros.errors import ErrorCode
+from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
@@ -90,6 +90,41 @@ def test_observations_reach_the_world_by_service_and_topic(graph) -> None:
     assert get(graph, "ball").entity.attributes[0].value.string_value == "blue"
     assert get(graph, "cube").entity.frame_id == "map"
     assert get(graph, "nameless").error_code == ErrorCode.NOT_FOUND
+
+
+def test_an_orderly_end_keeps_the_world_though_the_ledger_takes_nothing(graph) -> None:
+    def refuse(kind: str, body) -> int:
+        raise BrainError("no space", ErrorCode.LEDGER_REFUSED)
+
+    node = graph.start(WorldModelNode)
+    topic = matched(graph.publisher(msg.Observation, "observations", qos.EVENT))
+    graph.within(node, lambda: setattr(node._journal, "_record", refuse))
+    topic.publish(
+        msg.Observation(event_type="seen", target_entity_id="ball", target_entity_type="toy")
+    )
+    wait_for(lambda: get(graph, "ball").success)
+    graph.stop(node)
+    assert "no space" in node.last_failure
+    graph.start(WorldModelNode)
+    assert get(graph, "ball").success
+
+
+def test_what_is_too_large_to_record_costs_the_rest_nothing(graph) -> None:
+    node = graph.start(WorldModelNode)
+    topic = matched(graph.publisher(msg.Observation, "observations", qos.EVENT))
+    large = [text(f"k{i}", "x" * 65_000) for i in range(70)]
+    for name, data in (("aaa", large), ("ball", [text("colour", "blue")])):
+        topic.publish(
+            msg.Observation(
+                event_type="seen", target_entity_id=name, target_entity_type="toy", data=data
+            )
+        )
+    wait_for(lambda: get(graph, "ball").success)
+    assert get(graph, "aaa").error_code == ErrorCode.NOT_FOUND
+    graph.stop(node)
+    (graph.home / "world_model" / "world.json").unlink()
+    graph.start(WorldModelNode)
+    assert get(graph, "ball").success
 
 
 def test_snapshot_since_a_version_and_impact(graph) -> None:

@@ -46,6 +46,29 @@ def test_create_get_delete() -> None:
     assert refused.value.code is ErrorCode.NOT_FOUND
 
 
+@pytest.mark.parametrize(
+    ("held", "more", "sentence"),
+    [
+        ({f"k{i}": i for i in range(256)}, {"one_more": 1}, "257"),
+        ({f"k{i}": "x" * 65_000 for i in range(16)}, {"more": "x" * 65_000}, "'map' would take"),
+        ({}, {f"k{i}": "x" * 65_000 for i in range(17)}, "'map' would take"),
+    ],
+)
+def test_an_entity_holds_only_so_much_however_it_came(held, more, sentence: str) -> None:
+    world = World()
+    add(world, "map", attributes=held)
+    before = world.to_json()
+    with pytest.raises(BrainError, match=sentence) as refused:
+        see(world, "map", S, data=more)
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    assert world.to_json() == before
+    see(world, "map", S, data={"k1": 0})
+    see(world, "map", S, event_type="removed", data=more)
+    assert not world.entities
+    with pytest.raises(BrainError, match=sentence):
+        add(world, "map", attributes=held | more)
+
+
 def test_create_again_is_nothing_unless_it_differs() -> None:
     world = World()
     add(world, "dock", "station", rank=3)

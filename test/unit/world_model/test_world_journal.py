@@ -20,11 +20,15 @@ class Stream:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
         self.full = False
+        self.too_large = ""
 
     def record(self, kind: str, body) -> int:
         if self.full:
             raise BrainError("no space", ErrorCode.LEDGER_REFUSED)
-        self.lines.append((kind, json.dumps(body)))
+        line = json.dumps(body)
+        if self.too_large and self.too_large in line:
+            raise BrainError("larger than a record may be")
+        self.lines.append((kind, line))
         return len(self.lines) - 1
 
     def read(self, first: int):
@@ -102,6 +106,32 @@ def test_a_stream_of_poses_is_recorded_once_per_flush(tmp_path) -> None:
     again = start(tmp_path, stream, S)
     assert again.world.get("pallet").attributes == {"n": 99}
     assert "fly" not in again.world.entities
+
+
+def test_an_entity_that_no_record_can_hold_keeps_no_other_from_being_recorded(tmp_path) -> None:
+    stream = Stream()
+    journal = start(tmp_path, stream)
+    for name in ("aaa", "box1", "box2"):
+        journal.stream(seen(name, S, data={"n": 1}), S)
+    stream.too_large = '"aaa"'
+    with pytest.raises(BrainError, match="'aaa'") as refused:
+        journal.flush(S)
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    journal.flush(S)
+    assert sorted(start(tmp_path, stream, S).world.entities) == ["box1", "box2"]
+
+
+def test_a_full_disk_is_tried_again(tmp_path) -> None:
+    stream = Stream()
+    journal = start(tmp_path, stream)
+    for name in ("box1", "box2"):
+        journal.stream(seen(name, S, data={"n": 1}), S)
+    stream.full = True
+    with pytest.raises(BrainError, match="no space"):
+        journal.flush(S)
+    stream.full = False
+    journal.flush(S)
+    assert sorted(start(tmp_path, stream, S).world.entities) == ["box1", "box2"]
 
 
 def test_live_entities_are_never_written(tmp_path) -> None:
