@@ -176,10 +176,10 @@ def entity_from(message: msg.Entity, now: int) -> Entity:
 
 
 def people_from(tracked: msg.TrackedPeople) -> Iterator[tuple[int, Pose, float, float]]:
-    """(tracker's id, pose, speed [m/s], radius [m]) of each tracked person that is somewhere."""
+    """(tracker's id, pose, speed [m/s], radius [m]) of each tracked person that is somewhere; of
+    speed and radius either may be not finite."""
     for person in tracked.people:
         at, moving = person.position, person.velocity
-        speed = math.hypot(moving.x, moving.y)
-        if all(map(math.isfinite, (at.x, at.y, at.z, speed, person.radius_m))):
+        if all(map(math.isfinite, (at.x, at.y, at.z))):
             where = Pose(tracked.header.frame_id, (at.x, at.y, at.z))
-            yield person.id, where, speed, person.radius_m
+            yield person.id, where, math.hypot(moving.x, moving.y), person.radius_m

@@ -74,7 +74,7 @@ class WorldModelNode(BrainNode):
         self._people: int | None = None
         self._nearest = math.nan
         self._goals = 0
-        self._published: tuple[int, int | None, bool] | None = None
+        self._published: tuple[object, ...] | None = None
         self._drawn = -1
         self._seen_at: dict[str, int] = {}
         self._drawn_at = 0
@@ -277,27 +277,25 @@ class WorldModelNode(BrainNode):
         except BrainError as error:
             self._refused += 1
             self.get_logger().warning(f"sensor refused: {error}", throttle_duration_sec=5.0)
-        if now - self._seen_at.get("scan", 0) > SCAN_HOLDS_NS:
-            self._nearest = math.nan
         if now - self._seen_at.get("tracked_people", 0) > senses.PERSON_TTL_NS:
             self._people = None
         self._publish(now)
 
     def _see_robot(self, raw: Mapping[str, bytes], now: int) -> None:
-        facts: dict[str, Any] = {}
+        figures: dict[str, float] = {}
         pose = None
         if "scan" in raw:
             scan = deserialize_message(raw["scan"], LaserScan)
             self._nearest = senses.nearest_return(scan.ranges, scan.range_min, scan.range_max)
-            if math.isfinite(self._nearest):
-                facts["nearest_obstacle_m"] = self._nearest
+            figures["nearest_obstacle_m"] = self._nearest
+        elif now - self._seen_at.get("scan", 0) > SCAN_HOLDS_NS:
+            figures["nearest_obstacle_m"] = self._nearest = math.nan
         if "odom" in raw:
             odom = deserialize_message(raw["odom"], Odometry)
             pose = messages.pose_from(odom.header.frame_id, odom.pose)
-            if math.isfinite(odom.twist.twist.linear.x):
-                facts["speed_mps"] = odom.twist.twist.linear.x
+            figures["speed_mps"] = odom.twist.twist.linear.x
         held = self._journal.world.entities.get(self.settings["robot"])
-        changed = senses.robot(held, pose, facts, now) if held else None
+        changed = senses.robot(held, pose, figures, now) if held else None
         if changed:
             self._journal.live(changed)
 
@@ -310,7 +308,8 @@ class WorldModelNode(BrainNode):
 
     def _publish(self, now: int) -> None:
         world = self._journal.world
-        content = (world.version, self._people, math.isnan(self._nearest))
+        nearest = (math.isnan(self._nearest), math.isinf(self._nearest))
+        content = (world.version, self._people, nearest)
         if content != self._published:
             self._published = content
             robot = world.entities.get(self.settings["robot"])

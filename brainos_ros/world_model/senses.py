@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainos_ros.world_model.entities import TRACKED, Entity, Fact, Pose, Value
+from brainos_ros.world_model.entities import TRACKED, Entity, Fact, Pose
 
 PERSON_TTL_NS = 2_000_000_000
 PERSON_RANK = 8
@@ -36,19 +36,23 @@ def moved(before: Pose | None, after: Pose) -> bool:
     return math.dist(before.position, after.position) > MOVED_M or turn < math.cos(TURNED)
 
 
-def robot(held: Entity, pose: Pose | None, facts: Mapping[str, Value], now: int) -> Entity | None:
-    """The robot's entity brought up to date; None if nothing changed enough to say so."""
-    changed = {
-        key: Fact(value, now)
-        for key, value in facts.items()
-        if key not in held.facts or _differ(held.facts[key].value, value)
+def robot(held: Entity, pose: Pose | None, figures: Mapping[str, float], now: int) -> Entity | None:
+    """The robot's entity brought up to date; None if nothing changed enough to say so.
+
+    A figure that is not finite is not known: its fact is removed.
+    """
+    kept = {
+        key: fact
+        for key, fact in held.facts.items()
+        if key not in figures or not _differ(fact.value, figures[key])
     }
+    facts = _facts(figures, now) | kept
     has_moved = pose is not None and moved(held.where, pose)
-    if not changed and not has_moved:
+    if facts == held.facts and not has_moved:
         return None
     return replace(
         held,
-        facts={**held.facts, **changed},
+        facts=facts,
         pose=Fact(pose, now) if pose else held.pose,
         last_updated=now,
     )
@@ -59,19 +63,22 @@ def people(
 ) -> list[Entity]:
     """The tracked people as entities that are forgotten 2 s after they were last seen.
 
-    `seen` is (tracker's id, pose, speed [m/s], radius [m]) of each.
+    `seen` is (tracker's id, pose, speed [m/s], radius [m]) of each; a figure that is not finite is
+    left out. What others observed of them is kept.
     """
     entities = []
     for number, pose, speed, radius in seen:
         entity_id = f"{TRACKED}{number}"
         known = held.get(entity_id)
-        values: dict[str, Value] = {"speed_mps": round(speed, 3), "radius_m": round(radius, 3)}
+        figures = {"speed_mps": round(speed, 3), "radius_m": round(radius, 3)}
+        facts = known.facts.items() if known else ()
+        others = {key: fact for key, fact in facts if key not in figures}
         entities.append(
             Entity(
                 entity_id,
                 "person",
                 PERSON_RANK,
-                {key: Fact(value, now) for key, value in values.items()},
+                others | _facts(figures, now),
                 Fact(pose, now),
                 known.created_at if known else now,
                 now,
@@ -81,7 +88,9 @@ def people(
     return entities
 
 
-def _differ(before: object, after: Value) -> bool:
-    if isinstance(before, float) and isinstance(after, float):
-        return abs(before - after) > MOVED_M
-    return before != after
+def _facts(figures: Mapping[str, float], now: int) -> dict[str, Fact]:
+    return {key: Fact(value, now) for key, value in figures.items() if math.isfinite(value)}
+
+
+def _differ(before: object, after: float) -> bool:
+    return not isinstance(before, float) or not abs(before - after) <= MOVED_M

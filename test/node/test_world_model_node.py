@@ -246,6 +246,43 @@ def test_the_senses_fill_the_state(graph) -> None:
     assert person.ttl.sec == 2
 
 
+def test_a_way_that_becomes_free_is_told(graph, monkeypatch) -> None:
+    monkeypatch.setattr(node_module, "SCAN_HOLDS_NS", 500_000_000)
+    graph.start(WorldModelNode, sense_period_s=0.02)
+    state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
+    scans = matched(graph.publisher(LaserScan, "scan", qos.SENSOR))
+
+    def told(nearest: float) -> list[str]:
+        """What the robot's entity has, once the state said so after a scan like this."""
+        state.messages.clear()
+        scans.publish(LaserScan(range_min=0.1, range_max=10.0, ranges=[nearest]))
+        state.wait_for(lambda m: m.nearest_obstacle_m == nearest)
+        return [each.key for each in get(graph, "robot").entity.attributes]
+
+    assert told(0.5) == ["nearest_obstacle_m"]
+    assert told(math.inf) == []
+    assert told(0.5) == ["nearest_obstacle_m"]
+    state.wait_for(lambda m: math.isnan(m.nearest_obstacle_m))
+    assert not get(graph, "robot").entity.attributes
+
+
+def test_a_person_of_unknown_speed_is_somewhere_and_keeps_what_was_observed(graph) -> None:
+    graph.start(WorldModelNode, sense_period_s=0.02)
+    tracker = matched(graph.publisher(msg.TrackedPeople, "tracked_people", qos.SENSOR))
+    person = msg.TrackedPerson(id=4, velocity=Vector3(x=math.nan), radius_m=0.25)
+
+    def tracked(x: float) -> bool:
+        person.position.x = x
+        tracker.publish(msg.TrackedPeople(people=[person]))
+        reply = get(graph, "tracked/4")
+        return reply.success and reply.entity.pose.pose.position.x == x
+
+    wait_for(lambda: tracked(1.0))
+    assert observe(graph, "tracked/4", data=[text("vest", "red")]).success
+    wait_for(lambda: tracked(2.0))
+    assert {each.key for each in get(graph, "tracked/4").entity.attributes} == {"radius_m", "vest"}
+
+
 def test_nobody_need_track_people(graph) -> None:
     state = graph.listen(msg.WorldState, "world_model/state", qos.STATE)
     graph.start(WorldModelNode, tracked_people_topic="")

@@ -1,11 +1,12 @@
 """What scans, odometry and a tracker become."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from brainos_ros.world_model import senses
-from brainos_ros.world_model.entities import Entity, Pose
+from brainos_ros.world_model.entities import Entity, Fact, Pose
 
 INF, NAN = math.inf, math.nan
 
@@ -38,6 +39,22 @@ def test_a_robot_that_stands_changes_nothing() -> None:
     for pose in (turned, Pose("odom", (1.1, 2.0, 0.0)), Pose("map", (1.0, 2.0, 0.0))):
         assert senses.robot(held, pose, {}, 2).where == pose
     assert senses.robot(held, None, {"speed_mps": 0.5}, 2).where == held.where
+
+
+def test_what_is_no_longer_known_of_the_robot_is_removed() -> None:
+    held = Entity.new("robot", 0, "r1", attributes={"nearest_obstacle_m": 0.5, "load": "box"})
+    free = senses.robot(held, None, {"nearest_obstacle_m": INF, "speed_mps": 0.5}, 1)
+    assert free is not None
+    assert free.attributes == {"speed_mps": 0.5, "load": "box"}
+    assert senses.robot(free, None, {"nearest_obstacle_m": NAN, "speed_mps": 0.5}, 2) is None
+
+
+def test_people_keep_what_others_observed_of_them_and_no_figure_that_is_none() -> None:
+    pose = Pose("odom", (0.0, 0.0, 0.0))
+    (first,) = senses.people([(7, pose, 1.25, 0.3)], {}, 10)
+    known = replace(first, facts={**first.facts, "wears_vest": Fact(True, 15)})
+    (again,) = senses.people([(7, pose, NAN, 0.4)], {known.entity_id: known}, 20)
+    assert again.attributes == {"wears_vest": True, "radius_m": 0.4}
 
 
 def test_people_keep_their_birthday() -> None:
