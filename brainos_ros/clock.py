@@ -1,5 +1,6 @@
 """A clock for what ages: tells the wall's time, and no step of the wall clock reaches it."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -8,11 +9,12 @@ STEP_NS = 100_000_000
 
 
 class Unstepped:
-    """Wall time when made, and steady time since.
+    """Wall time when made, and steady time since. It may be asked from any thread.
 
     Args:
         wall_ns: the clock that may be stepped [ns].
-        steady_ns: the clock that measures what passes [ns].
+        steady_ns: the clock that measures what passes [ns]; where it jumps back, as the time of a
+            simulation does when that is reset, no time has passed.
         least_ns: where it begins if the wall clock is behind that, as after a step back.
     """
 
@@ -23,12 +25,18 @@ class Unstepped:
         least_ns: int = 0,
     ) -> None:
         self._wall_ns, self._steady_ns = wall_ns, steady_ns
-        self._offset = max(wall_ns(), least_ns) - steady_ns()
+        self._lock = threading.Lock()
+        self._steady = steady_ns()
+        self._offset = max(wall_ns(), least_ns) - self._steady
         self._skew = 0
 
     def now(self) -> int:
         """Nanoseconds; never less than before."""
-        return self._offset + self._steady_ns()
+        with self._lock:
+            steady = self._steady_ns()
+            self._offset += max(self._steady - steady, 0)
+            self._steady = steady
+            return self._offset + steady
 
     def skew(self) -> int:
         """How far the wall clock is ahead [ns]: subtract it from a stamp made by the wall clock

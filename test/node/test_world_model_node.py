@@ -6,10 +6,11 @@ import time
 import pytest
 import rclpy
 from brainos_msgs import msg, srv
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Vector3
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterType, ParameterValue
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import LaserScan
 from visualization_msgs.msg import Marker, MarkerArray
 from waiting import DEADLINE_S, matched, wait_for
@@ -368,6 +369,38 @@ def test_a_stepped_clock_freezes_nothing(graph, monkeypatch: pytest.MonkeyPatch)
         assert cube.attributes[0].value.string_value == f"red {hours}"
         assert cube.last_updated.sec == pytest.approx(now, abs=DEADLINE_S)
         assert snapshot(graph).stamp.sec == pytest.approx(now, abs=DEADLINE_S)
+
+
+def test_nothing_outlives_the_reset_of_a_simulation(graph) -> None:
+    clock, seconds = graph.publisher(Clock, "/clock", 10), 1000.0
+
+    def tick(step: float) -> None:
+        nonlocal seconds
+        seconds += step
+        time = Time(sec=int(seconds), nanosec=int(seconds % 1 * 1e9))
+        clock.publish(Clock(clock=time))
+
+    node = graph.start(WorldModelNode, sense_period_s=0.02, use_sim_time=True)
+    matched(clock)
+
+    def ticked() -> bool:
+        tick(0.1)
+        return node._ros_now() > 999 * 10**9
+
+    wait_for(ticked)
+    assert observe(graph, "door", ttl=Duration(sec=5)).success
+    tracker = matched(graph.publisher(msg.TrackedPeople, "tracked_people", qos.SENSOR))
+    tracker.publish(msg.TrackedPeople(people=[msg.TrackedPerson(id=4)]))
+    wait_for(lambda: get(graph, "tracked/4").success)
+    seconds = 1.0
+
+    def all_gone() -> bool:
+        tick(0.1)
+        return {entity.entity_type for entity in snapshot(graph).entities} == {"robot"}
+
+    wait_for(all_gone)
+    assert seconds < 20.0
+    assert snapshot(graph).stamp.sec < 20
 
 
 def test_a_world_from_before_a_step_back_is_not_frozen(graph, monkeypatch) -> None:

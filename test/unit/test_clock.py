@@ -36,6 +36,17 @@ def test_what_is_no_step_does_not_move_the_skew() -> None:
     assert clock.skew() == HOUR
 
 
+def test_it_goes_on_where_the_steady_clock_is_reset() -> None:
+    clocks = Clocks()
+    clock = clocks.make()
+    clocks.step(0, passed=5)
+    before = clock.now()
+    clocks.wall, clocks.steady = 7, 7
+    assert clock.now() == before
+    clocks.step(0, passed=3)
+    assert (clock.now(), clock.skew()) == (before + 3, 10 - before - 3)
+
+
 def test_it_begins_no_earlier_than_it_left_off() -> None:
     clocks = Clocks()
     clock = clocks.make(least_ns=101 * HOUR)
