@@ -2,7 +2,8 @@
 
 The child is started fresh (never forked with locks held), at a low priority, and speaks JSON lines
 over two pipes; what the fitness function prints goes to stderr. It ends with its parent: the end
-of its standard input ends it, even in the middle of a roll-out.
+of its standard input ends it, even in the middle of a roll-out. It leads a process group: what it
+started there, such as a simulator, ends with it.
 """
 
 import contextlib
@@ -72,10 +73,11 @@ class Worker:
         return self._last_error
 
     def kill(self) -> None:
-        """End the child at once."""
+        """End the child and what it started at once."""
         self._cancelled = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+        if self._process.returncode is None:  # else the number may be that of other processes
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def evaluate(self, parameters: Mapping[str, float], seed: int) -> float:
         """Return the fitness, or minus infinity if the function raised or gave no finite number.
@@ -123,9 +125,11 @@ class Worker:
     def _ended(self) -> BrainError:
         if self._cancelled:
             return BrainError("evolution was cancelled: nothing was changed", ErrorCode.CANCELLED)
-        code = self._process.wait()
+        end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # reaped when its group ends
+        assert end
+        how = "code" if end.si_code == os.CLD_EXITED else "signal"
         return BrainError(
-            f"the fitness process ended with code {code}: nothing was changed",
+            f"the fitness process ended with {how} {end.si_status}: nothing was changed",
             ErrorCode.UNAVAILABLE,
         )
 
@@ -140,7 +144,7 @@ def _load(specification: str) -> Callable[[Mapping[str, float], int, float], flo
 def _watch_input(jobs: "SimpleQueue[bytes]") -> None:
     for line in sys.stdin.buffer:
         jobs.put(line)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
@@ -153,10 +157,10 @@ def main() -> None:
     seconds = float(sys.argv[2])
     try:
         function = _load(sys.argv[1])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         jobs.get()
         out.write(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode() + b"\n")
-        return
+        os._exit(1)  # an orderly end would wait for the thread that reads
     while True:
         job = json.loads(jobs.get())
         try:
@@ -164,7 +168,7 @@ def main() -> None:
             if not math.isfinite(value):
                 raise ValueError(f"fitness is {value}")
             reply: dict[str, Any] = {"fitness": value}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         out.write(json.dumps(reply).encode() + b"\n")
 

@@ -1,5 +1,6 @@
 """Roll-outs run in a process that can be bounded, killed and lost without harm."""
 
+import contextlib
 import math
 import os
 import subprocess
@@ -9,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.genome_sync.worker import Worker
 
 FITNESS = """
-import os, sys, time
+import os, pathlib, subprocess, sys, time
 
 def add(parameters, seed, seconds):
     print("a line that is no figure")
@@ -31,6 +33,14 @@ def hang(parameters, seed, seconds):
 
 def die(parameters, seed, seconds):
     os._exit(7)
+
+def leave(parameters, seed, seconds):
+    raise SystemExit(3)
+
+def simulate(parameters, seed, seconds):
+    simulator = subprocess.Popen(["sleep", "3600"])
+    pathlib.Path(__file__).with_name("pid").write_text(str(simulator.pid))
+    return {1: simulator.wait, 2: lambda: os._exit(7), 3: float}[seed]()
 """
 
 
@@ -54,7 +64,9 @@ def test_figures_come_back_and_prints_do_not_disturb(worker: Worker) -> None:
     assert worker.evaluate({"a": 1.0}, 1) == 2.5
 
 
-@pytest.mark.parametrize("worker", [("fail", 30.0), ("nothing", 30.0)], indirect=True)
+@pytest.mark.parametrize(
+    "worker", [("fail", 30.0), ("nothing", 30.0), ("leave", 30.0)], indirect=True
+)
 def test_a_failing_roll_out_counts_as_worst(worker: Worker) -> None:
     assert worker.evaluate({}, 13) == -math.inf
     assert worker.last_error
@@ -82,6 +94,38 @@ def test_a_lost_or_unusable_function_is_said(worker: Worker) -> None:
     with pytest.raises(BrainError) as refused:
         worker.evaluate({}, 1)
     assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("worker", [("die", 30.0)], indirect=True)
+def test_how_the_process_ended_is_said(worker: Worker) -> None:
+    with pytest.raises(BrainError, match="ended with code 7"):
+        worker.evaluate({}, 1)
+
+
+@pytest.mark.parametrize(
+    ("worker", "seed"),
+    [(("simulate", 1.0), 1), (("simulate", 30.0), 2), (("simulate", 30.0), 3)],
+    indirect=["worker"],
+)
+def test_what_a_roll_out_started_ends_with_it(worker: Worker, seed: int, tmp_path: Path) -> None:
+    with contextlib.suppress(BrainError):
+        worker.evaluate({}, seed)
+    worker.close()
+    simulator = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not running(simulator))
+
+
+def test_what_a_roll_out_started_ends_with_the_node(tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    script = (
+        "from brainos_ros.genome_sync.worker import Worker;"
+        "Worker('example_fitness:simulate', 1.0, 60.0).evaluate({}, 1)"
+    )
+    node = subprocess.Popen([sys.executable, "-c", script])
+    simulator = int(wait_for(lambda: started.exists() and started.read_text()))
+    node.kill()
+    node.wait()
+    wait_for(lambda: not running(simulator))
 
 
 @pytest.mark.parametrize("given", ["", "module", "a:b:c", "os; import sys:x", "a-b:c"])
