@@ -3,7 +3,8 @@
 Source: C. Igel, N. Hansen, S. Roth, "Covariance Matrix Adaptation for Multi-objective
 Optimization", Evolutionary Computation 15(1), 2007, section 2 (success-rule step size, rank-one
 covariance; its constants are used unchanged). The search runs in the unit box of the scalar genes;
-a step that leaves the box is reflected at its wall.
+a step that leaves the box is reflected at its wall. A covariance that noise has worn out (it has no
+root, or a condition above 1e14, the bound of Hansen's own implementations) is begun anew.
 
 All genomes of a generation are rolled out with the same evaluation seeds (common random numbers).
 The best of several noisy figures flatters itself, so it is then compared with its parent on fresh
@@ -27,6 +28,7 @@ Fitness = Callable[[Mapping[str, float], int], float]
 FIRST_STEP = 0.15
 SUCCESS_THRESHOLD = 0.44
 STEP_RANGE = (1e-4, 0.5)
+MOST_CONDITION = 1e14
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,10 @@ class Strategy:
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """The outcome of one generation: the genome to use (the parent's, unless `improved`)."""
+    """The outcome of one generation: the genome to use (the parent's, unless `improved`).
+
+    `begun_anew` tells that the strategy was worn out and a fresh one was used from the parent on.
+    """
 
     genome: Genome
     strategy: Strategy
@@ -73,6 +78,7 @@ class Generation:
     fitness_before: float
     fitness_after: float
     evaluated: int
+    begun_anew: bool = False
 
 
 def evolve(
@@ -95,6 +101,9 @@ def evolve(
     first, fresh = seeds[:rollouts], seeds[rollouts:]
     origin = parent.vector()
     barred = set(barred)
+    worn_out = _worn_out(strategy.covariance)
+    if worn_out:
+        strategy = Strategy.fresh(origin.size, offspring)
 
     before = _mean(fitness, parent, first)
     if not math.isfinite(before):
@@ -118,6 +127,7 @@ def evolve(
         before,
         after if improved else before,
         offspring,
+        worn_out,
     )
 
 
@@ -128,6 +138,14 @@ def _mean(fitness: Fitness, genome: Genome, seeds: list[int]) -> float:
 
 def _target(offspring: int) -> float:
     return 1.0 / (5.0 + math.sqrt(offspring) / 2.0)
+
+
+def _worn_out(covariance: Vector) -> bool:
+    try:
+        np.linalg.cholesky(covariance)
+        return not np.linalg.cond(covariance) <= MOST_CONDITION
+    except np.linalg.LinAlgError:
+        return True
 
 
 def _sample(

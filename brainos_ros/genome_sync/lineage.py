@@ -101,6 +101,7 @@ class Lineage:
             "fitness_before": outcome.fitness_before,
             "fitness_after": outcome.fitness_after,
             "strategy": outcome.strategy.to_json(),
+            "begun_anew": outcome.begun_anew,
         }
         if outcome.improved:
             self._save(outcome.genome)

@@ -232,6 +232,8 @@ class GenomeSyncNode(BrainNode):
                 )
             self._lineage.evolved(result, seed, self._now())
             response.generation = self._generation(self._lineage.active)
+        if result.begun_anew:
+            self.get_logger().warning("what evolution had learned was worn out: it begins anew")
         if result.improved:
             response.message = self._announce()
         response.improved, response.evaluated = result.improved, result.evaluated

@@ -1,6 +1,7 @@
 """A generation never makes things worse, and finds what is better."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def test_a_parent_without_fitness_is_an_error() -> None:
     with pytest.raises(BrainError) as refused:
         evolve(start(), Strategy.fresh(4, 4), 4, 1, 1, lambda p, s: math.nan)
     assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "covariance",
+    [np.diag([1.0, 1.0, 1.0, -1e-18]), np.diag([1e8, 1.0, 1.0, 1e-8]), np.full((4, 4), np.nan)],
+)
+def test_a_worn_out_strategy_begins_anew_where_the_genome_is(covariance) -> None:
+    worn_out = replace(Strategy.fresh(4, 8), step=1e-4, covariance=covariance)
+    result = evolve(start(), worn_out, 8, 7, 2, hill)
+    fresh = evolve(start(), Strategy.fresh(4, 8), 8, 7, 2, hill)
+    assert (result.begun_anew, fresh.begun_anew) == (True, False)
+    assert result.genome.hash == fresh.genome.hash
+    assert result.strategy.to_json() == fresh.strategy.to_json()
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,6 +1,7 @@
 """The history of genomes: activation, roll-back, bars, and the way back after a restart."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_restart_brings_back_everything(tmp_path, stream) -> None:
     assert again.genome.hash == genome(0.7).hash
     assert (again.active.generation, again.active.fitness_score) == (2, 0.75)
     assert again.strategy(4).to_json() == lineage.strategy(4).to_json()
+
+
+def test_it_is_recorded_that_evolution_began_anew(tmp_path, stream) -> None:
+    lineage = start(tmp_path, stream)
+    for begun_anew in (False, True):
+        lineage.evolved(replace(better(0.6), begun_anew=begun_anew), 7, 2)
+    recorded = [body["begun_anew"] for _, kind, body in stream.read() if kind == "genome.evolved"]
+    assert recorded == [False, True]
 
 
 def test_what_evolution_learned_is_held_for_the_newest_genomes_only(
