@@ -98,7 +98,8 @@ class WorldModelNode(BrainNode):
             self._on_goals,
             qos_profile_action_status_default,
         )
-        self._approvals = self.outgoing.client(srv.ListPending, "conscience/list_pending")
+        approvals = self.outgoing.client(srv.ListPending, "conscience/list_pending")
+        self._approvals = self._owned(approvals, self.outgoing.node.destroy_client)
         self._asked: Any = None
         self._pending: int | None = None
         self.every(self.settings["sense_period_s"], self._look)
@@ -140,6 +141,7 @@ class WorldModelNode(BrainNode):
         if name not in world.entities:
             now = self._lived.now()
             self._journal.commit(world.plan_create(Entity.new("robot", now, name, rank=10)), now)
+        world.robot = name
 
     def _open_doors(self) -> None:
         for kind, name, handler in (

@@ -51,6 +51,8 @@ class World:
 
     def __init__(self, max_entities: int = 10_000, version: int = 0) -> None:
         self.max_entities = max_entities
+        self.robot = ""
+        """Id of the entity that no request removes; empty for none."""
         self.version = self.floor = version
         self.entities: dict[str, Entity] = {}
         self._links: dict[str, set[Relation]] = {}
@@ -191,8 +193,11 @@ class World:
         return Event("entity", {"entity": entity.to_json()})
 
     def plan_delete(self, entity_id: str) -> Event:
-        """Plan to remove an entity and its relations."""
-        self.get(entity_id)
+        """Plan to remove an entity and its relations.
+
+        Raises NOT_FOUND if it is not there, INVALID_ARGUMENT if it is the robot's own.
+        """
+        self._check_removal(entity_id, "entity_id")
         return Event("entity.deleted", {"entity_id": entity_id})
 
     def plan_relate(self, relation: Relation) -> Event | None:
@@ -222,8 +227,9 @@ class World:
         """Plan what an observation changes; nothing if its id was seen before.
 
         Raises INVALID_ARGUMENT if it says nothing, lies ahead of the clock, has expired already,
-        names a new entity without its type or as a tracked person, or would give its entity more
-        attributes than it may hold; NOT_FOUND if it removes what is not there.
+        names a new entity without its type or as a tracked person, would give its entity more
+        attributes than it may hold, or removes the robot's own entity; NOT_FOUND if it removes what
+        is not there.
         """
         if observation.observation_id in self._seen:
             return None
@@ -234,7 +240,7 @@ class World:
         if observation.ttl and observation.stamp + observation.ttl <= now:
             raise BrainError(f"observation of {target!r} has expired: its stamp plus ttl is past")
         if observation.event_type == "removed":
-            self.get(target, "target_entity_id")
+            self._check_removal(target, "target_entity_id")
         elif target not in self.entities:
             if not observation.target_entity_type:
                 raise BrainError(
@@ -252,6 +258,14 @@ class World:
             check_size(target, {**(held.attributes if held else {}), **observation.data})
         known = [held.entity_type, held.ttl] if held else None
         return Event("observation", {"observation": observation.to_json(), "held": known})
+
+    def _check_removal(self, entity_id: str, field_name: str) -> None:
+        self.get(entity_id, field_name)
+        if entity_id == self.robot:
+            raise BrainError(
+                f"{field_name} is {entity_id!r}: that is the robot itself, which its world always "
+                "holds: name another entity"
+            )
 
     def _check_new(self, entity_id: str) -> None:
         if entity_id.startswith(TRACKED):

@@ -8,6 +8,7 @@ import rclpy
 from brainos_msgs import msg, srv
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Vector3
+from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rosgraph_msgs.msg import Clock
@@ -44,6 +45,11 @@ def observe(graph, target: str, **fields):
     )
 
 
+def delete(graph, entity_id: str):
+    request = srv.DeleteEntity.Request(entity_id=entity_id)
+    return graph.call(srv.DeleteEntity, "world_model/delete_entity", request)
+
+
 def relate(graph, source: str, kind: str, target: str, remove: bool = False):
     relation = msg.Relation(source_id=source, relation_type=kind, target_id=target)
     request = srv.Relate.Request(relation=relation, remove=remove)
@@ -69,8 +75,7 @@ def test_an_entity_lives_from_create_to_delete(graph) -> None:
     values = {a.key: a.value for a in held.entity.attributes}
     assert values["weight"].double_value == 2.5
     assert values["label"].type == ParameterType.PARAMETER_STRING
-    request = srv.DeleteEntity.Request(entity_id=made.entity_id)
-    assert graph.call(srv.DeleteEntity, "world_model/delete_entity", request).success
+    assert delete(graph, made.entity_id).success
     assert get(graph, made.entity_id).error_code == ErrorCode.NOT_FOUND
 
 
@@ -189,6 +194,15 @@ def test_a_conscience_that_is_silent_holds_nobody_up(graph, monkeypatch) -> None
     mute.destroy_node()
 
 
+def test_an_activation_leaves_no_client_behind(graph) -> None:
+    node = graph.start(WorldModelNode)
+    name = node.get_name()
+    for _ in range(3):
+        assert graph.change_state(name, Transition.TRANSITION_DEACTIVATE)
+        assert graph.change_state(name, Transition.TRANSITION_ACTIVATE)
+    assert len(list(node.outgoing.node.clients)) == 1
+
+
 def test_list_filters_by_attribute(graph) -> None:
     graph.start(WorldModelNode)
     for i in range(3):
@@ -206,6 +220,8 @@ def test_list_filters_by_attribute(graph) -> None:
         (lambda g: create(g, "tracked/4", "person"), ErrorCode.INVALID_ARGUMENT),
         (lambda g: observe(g, "tracked/4"), ErrorCode.INVALID_ARGUMENT),
         (lambda g: create(g, "robot", "toaster"), ErrorCode.ALREADY_EXISTS),
+        (lambda g: delete(g, "robot"), ErrorCode.INVALID_ARGUMENT),
+        (lambda g: observe(g, "robot", event_type="removed"), ErrorCode.INVALID_ARGUMENT),
         (lambda g: observe(g, ""), ErrorCode.INVALID_ARGUMENT),
         (lambda g: observe(g, "x", target_entity_type=""), ErrorCode.INVALID_ARGUMENT),
         (lambda g: observe(g, "x", data=[text("", "1")]), ErrorCode.INVALID_ARGUMENT),
@@ -326,8 +342,7 @@ def test_markers_show_what_has_a_pose_and_its_end(graph) -> None:
     assert create(graph, "dock", "station", frame_id="map").success
     shown = markers.wait_for(lambda m: any(x.ns == "dock" for x in m.markers))
     assert shown.markers[0].header.frame_id == "map"
-    request = srv.DeleteEntity.Request(entity_id="dock")
-    graph.call(srv.DeleteEntity, "world_model/delete_entity", request)
+    assert delete(graph, "dock").success
     markers.wait_for(lambda m: any(x.ns == "dock" and x.action == Marker.DELETE for x in m.markers))
 
 

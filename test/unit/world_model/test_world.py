@@ -69,6 +69,17 @@ def test_an_entity_holds_only_so_much_however_it_came(held, more, sentence: str)
         add(world, "map", attributes=held | more)
 
 
+def test_the_robot_itself_is_not_removed() -> None:
+    world = World()
+    add(world, "r1", "robot")
+    world.robot = "r1"
+    with pytest.raises(BrainError, match="entity_id is 'r1': that is the robot itself") as refused:
+        world.plan_delete("r1")
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    with pytest.raises(BrainError, match="target_entity_id is 'r1'"):
+        see(world, "r1", S, event_type="removed")
+
+
 def test_create_again_is_nothing_unless_it_differs() -> None:
     world = World()
     add(world, "dock", "station", rank=3)
