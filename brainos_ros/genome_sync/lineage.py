@@ -2,9 +2,11 @@
 
 Each genome lies in a file named by its hash (`genomes/<hash>.msgpack`), written once and verified
 when read; the ledger's events cite the hash. Every change is recorded before it is made. After it a
-summary is kept, which is enough to go on from where the events before it were pruned.
+summary is kept, which is enough to go on from where the events before it were pruned. When the
+history is full, the files of genomes that are not in it are deleted: nothing goes back to them.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,6 +173,20 @@ class Lineage:
         self._record(kind, body)
         self._apply(kind, body)
         self._keep(self.summary())
+        if len(self.entries) == MOST_ENTRIES:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete the files of genomes that are not in the history; one that stays is tried again.
+
+        Not before the history is full: a ledger that was lost, and is restored from a backup later,
+        still finds the genome that it says is in use.
+        """
+        held = {entry.genome_hash for entry in self.entries}
+        for path in self._folder.glob("*.msgpack"):
+            if path.stem not in held:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _apply(self, kind: str, body: Mapping[str, Any]) -> None:
         if kind == SUMMARY:

@@ -98,6 +98,32 @@ def test_the_history_is_of_the_newest_genomes_only(tmp_path, stream, monkeypatch
     assert lineage.genome.hash == genome(0.63).hash
 
 
+def test_files_of_genomes_that_nothing_goes_back_to_are_deleted(
+    tmp_path, stream, monkeypatch
+) -> None:
+    monkeypatch.setattr(lineage_module, "MOST_ENTRIES", 3)
+    files = tmp_path / "genomes"
+
+    def held() -> set[str]:
+        return {path.stem for path in files.iterdir()}
+
+    lineage = start(tmp_path, stream)
+    stream.full = True
+    with pytest.raises(BrainError):
+        lineage.evolved(better(0.1), 1, 1)
+    stream.full = False
+    lineage.evolved(better(0.6), 1, 1)
+    assert held() == {genome(value).hash for value in (0.5, 0.1, 0.6)}
+    for step in range(4):
+        lineage.evolved(better(0.61 + step / 100), step, step)
+    assert held() == {genome(value).hash for value in (0.62, 0.63, 0.64)}
+    lineage.rollback(genome(0.62).hash, "", 9)
+    lineage.evolved(better(0.7), 1, 9)
+    assert held() == {genome(value).hash for value in (0.64, 0.62, 0.7)}
+    for entry in start(tmp_path, stream).entries:
+        assert lineage.load(entry.genome_hash)
+
+
 def test_a_summary_is_enough_to_go_on(tmp_path, stream) -> None:
     kept: list[str] = []
     lineage = Lineage(tmp_path, stream.record, lambda body: kept.append(json.dumps(body)))
