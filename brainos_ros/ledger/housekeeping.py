@@ -1,5 +1,6 @@
 """Consolidate and prune: less on the robot's disk, and every proof still good."""
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,8 @@ from brainos_ros.ledger.notes import Checkpoint
 from brainos_ros.ledger.stream import Stream
 from brainos_ros.ledger.verify import Audit
 
-#: Without these the keys, the purges or the live paths could no longer be told from the log.
-_NEVER_PRUNED = set(kinds.OPERATIONS.values()) - {kinds.PUT, kinds.IMPORT}
+#: Without these the keys, the purges or what a path ever held could not be told from the log.
+_NEVER_PRUNED = set(kinds.OPERATIONS.values())
 
 
 class Consolidated(NamedTuple):
@@ -76,8 +77,7 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
     """Remove sealed segments that are older and safe in a backup; returns their first records.
 
     Leaf hashes, the segment's header and its last seal stay, so that chain, tree and proofs of
-    all other records are as before. Segments that hold a live path or anything else that the log
-    is read for stay.
+    all other records are as before. Segments that hold an operation stay: the log is read for it.
 
     Args:
         stream: the open stream.
@@ -85,24 +85,28 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
         backup: directory of the stream's backup, which must hold the same bytes.
 
     Raises:
-        BrainError: NOT_FOUND where the backup is not one of this stream; LEDGER_REFUSED.
+        BrainError: NOT_FOUND where the backup is not one of this stream; INVALID_ARGUMENT where
+            it lies inside the stream; LEDGER_REFUSED.
         OSError.
     """
     layout, copy = Layout(stream.path), Layout(backup)
+    if copy.path.resolve().is_relative_to(layout.path.resolve()):
+        raise BrainError(
+            f"backup '{backup}' is the stream itself or lies inside it; name its backup elsewhere"
+        )
     if not copy.log.is_dir():
         raise BrainError(f"backup '{backup}' is not a backup of a stream", ErrorCode.NOT_FOUND)
     copies = {segment.first: segment for segment in copy.segments()}
     before_ns = time.time_ns() - int(older_than_s * 1e9)
     with stream.reshaping:
         erasure.drop_spares(layout)
-        needed = {live.sequence for live in stream.live()}
         going: dict[SegmentFile, bytes] = {}
         for segment in layout.segments()[:-1]:
             if segment.suffix == PRUNED or segment.first not in copies:
                 continue
-            data = load(segment)
-            seal = _prunable(data, needed, before_ns)
-            if seal is None or load(copies[segment.first]) != data:
+            data, kept = load(segment), copies[segment.first]
+            seal = _prunable(data, before_ns)
+            if seal is None or os.path.samefile(segment.path, kept.path) or load(kept) != data:
                 continue
             going[segment] = data[: frames.SEGMENT_HEADER_SIZE] + seal
         if going:
@@ -113,13 +117,13 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
     return [segment.first for segment in going]
 
 
-def _prunable(data: bytes, needed: set[int], before_ns: int) -> bytes | None:
+def _prunable(data: bytes, before_ns: int) -> bytes | None:
     """The last seal of a segment that may be pruned; None for one that may not."""
     seal, time_ns = b"", 0
     for offset, frame in frames.scan(data):
         if frame.form == frames.SEAL:
             seal = data[offset : offset + frame.size]
-        elif frame.kind in _NEVER_PRUNED or frame.sequence in needed:
+        elif frame.kind in _NEVER_PRUNED and frame.form == frames.RECORD:
             return None
         time_ns = frame.time_ns
     return seal if seal and time_ns < before_ns else None
