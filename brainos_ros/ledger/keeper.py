@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Records that one purge names: with numbers of 19 digits it is still no larger than a record.
+PURGED_AT_ONCE = 200_000
+
 
 class Keeper(Writer):
     """A writer that can also read and purge what it wrote, and hand over to a new key.
@@ -29,9 +32,10 @@ class Keeper(Writer):
         super().__init__(layout, key, segment_bytes)
         self._reader: LogReader | None = None
         self._reader_lock = threading.Lock()
-        self.reshaping = threading.Lock()  # before _paths_lock
+        self.reshaping = threading.RLock()  # before _paths_lock
         self._paths_lock = threading.RLock()  # before _sync_lock, which is before _lock
         self._paths = PathIndex(layout)
+        self._purging: int | None = None  # the purge that is accepted and not carried out
 
     def read(self, sequence: int) -> Record:
         """Record `sequence`.
@@ -46,8 +50,13 @@ class Keeper(Writer):
             return self._reader.record(sequence)
 
     def _ask(self, question: "Callable[[Paths], T]") -> T:
-        """The answer of the index of paths; the caller holds its lock. Raises as `read`."""
+        """The answer of the index of paths; the caller holds its lock.
+
+        A purge that was accepted is carried out before. Raises as `read`, and as `event`.
+        """
         self._refuse_closed()
+        if self._purging is not None:
+            self._finish_purge(self._purging)
         return self._paths.ask(self.size, question)
 
     def _refuse_closed(self) -> None:
@@ -59,7 +68,9 @@ class Keeper(Writer):
 
         Every proof stays valid. Returns the sequence number of the purge record; raises
         BrainError (NOT_FOUND, INVALID_ARGUMENT for no path or no reason, UNAVAILABLE where a
-        segment was pruned), and as `event`.
+        segment was pruned), and as `event`. A refusal that says so leaves a purge that stands. More
+        than `PURGED_AT_ONCE` records are several purges, of the oldest records first: after a crash
+        ask again.
         """
         with self.reshaping, self._paths_lock, self._sync_lock, self._lock:
             sequences = self._ask(lambda paths: paths.history(frames.check_path(path)))
@@ -78,10 +89,21 @@ class Keeper(Writer):
             return self._erase(sequences, reason)
 
     def _erase(self, sequences: list[int], reason: str) -> int:
+        """Purge `sequences`, the oldest first; returns the number of the last purge record."""
         if not reason.strip():
             raise BrainError("reason '' is not allowed; say why and by whose order")
-        body = frames.encode({"sequences": sequences, "reason": reason})
+        purge = -1
+        for start in range(0, len(sequences) or 1, PURGED_AT_ONCE):
+            purge = self._erase_some(sequences[start : start + PURGED_AT_ONCE], reason)
+        return purge
+
+    def _erase_some(self, sequences: list[int], reason: str) -> int:
+        payload = frames.encode({"sequences": sequences, "reason": reason})
+        if len(payload) > frames.MAX_PAYLOAD:
+            raise BrainError(f"reason of {len(reason)} characters is too long; put it into a file")
         self.sync()
+        if self._purging is not None:
+            self._finish_purge(self._purging)
         erasure.finish(self._layout, self.size)
         reader = LogReader(self._layout)
         try:
@@ -90,16 +112,37 @@ class Keeper(Writer):
             reader.close()
         try:
             erasure.announce(self._layout, self.size, targets)
-            purge = self._append(kinds.PURGE, body)
-            self.checkpoint()
-            self._paths.drop()
-            erasure.finish(self._layout, self.size)
+        except OSError as error:
+            raise self._stop(f"a purge could not be announced: {error}") from error
+        purge = self._purging = self._append(kinds.PURGE, payload)
+        self._finish_purge(purge)
+        return purge
+
+    def _finish_purge(self, purge: int) -> None:
+        """Carry out the purge that record `purge` decided, once a head says so.
+
+        Raises BrainError: LEDGER_REFUSED where that head finds no room, UNAVAILABLE while another
+        thread changes sealed segments. What was decided stands, and is tried again.
+        """
+        stands = f"purge {purge} stands: the next use of a path, or the next opening, finishes it"
+        if not self.reshaping.acquire(blocking=False):
+            text = f"the log is being compressed or pruned; {stands}"
+            raise BrainError(text, ErrorCode.UNAVAILABLE)
+        try:
+            with self._sync_lock, self._lock:
+                self.checkpoint()
+                self._paths.drop()
+                erasure.finish(self._layout, self.size)
+                self._purging = None
+                with self._reader_lock:
+                    if self._reader:
+                        self._reader.refresh()
         except OSError as error:
             raise self._stop(f"a purge could not be finished: {error}") from error
-        with self._reader_lock:
-            if self._reader:
-                self._reader.refresh()
-        return purge
+        except BrainError as error:
+            raise self._stopped or BrainError(f"{error}; {stands}", error.code) from error
+        finally:
+            self.reshaping.release()
 
     def rotate_key(self) -> str:
         """Sign with a new key from now on; returns its verifier key. Raises as `event`.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brainos_ros.errors import BrainError
-from brainos_ros.ledger import Frozen, Stream, frames, verify
+from brainos_ros.ledger import Frozen, Stream, frames, housekeeping, kinds, verify
 from brainos_ros.ledger.auditing import statistics, view, write_csv
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor, state
@@ -451,7 +451,10 @@ def test_an_index_that_is_not_the_logs_is_found_and_rebuilt(indexed: Path, what:
     assert verdicts(indexed) == set()
 
 
-def test_an_index_may_lag_and_may_know_what_was_pruned(tmp_path: Path) -> None:
+def test_an_index_may_lag_and_may_know_what_was_once_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_NEVER_PRUNED", {kinds.CREATED})  # puts were not among them
     with Stream.open(tmp_path, "memory", window_s=3600.0, segment_bytes=1024) as stream:
         for number in range(60):
             stream.put(f"p/{number % 3}", b"%d" % number * 9)

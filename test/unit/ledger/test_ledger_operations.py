@@ -1,8 +1,12 @@
 """put, move, delete and purge against a plain dictionary."""
 
+import errno
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import Stream, verify
+from brainos_ros.ledger import Stream, disk, verify
 from brainos_ros.ledger.verifier import verify_bundle
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "é"])
@@ -215,3 +219,91 @@ def test_a_purge_reaches_into_sealed_segments(tmp_path: Path) -> None:
     content = b"".join(p.read_bytes() for p in (tmp_path / "memory").rglob("*") if p.is_file())
     assert b"find-me-and-forget-me" not in content
     assert verify(tmp_path / "memory").verified
+
+
+@pytest.fixture
+def purged_without_a_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Stream, pytest.MonkeyPatch]]:
+    """A stream in which the purge of `a` is accepted, while no head that says so finds room."""
+    with Stream.open(tmp_path, "memory", window_s=3600.0) as stream:
+        stream.put("a", b"1", durable=True)
+
+        def write(fd: int, data: bytes, offset: int) -> int:
+            if fd == stream._checkpoints_fd:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.pwrite(fd, data, offset)
+
+        with monkeypatch.context() as full:
+            full.setattr(disk, "pwrite", write)
+            with pytest.raises(BrainError, match=r"not kept.*purge 2 stands") as refusal:
+                stream.purge("a", "asked for")
+            assert refusal.value.code is ErrorCode.LEDGER_REFUSED
+            with pytest.raises(BrainError, match="purge 2 stands"):
+                stream.put("a", b"1", durable=True)
+            yield stream, full
+
+
+def test_a_put_after_a_purge_that_stands_is_no_repetition(
+    purged_without_a_head: tuple[Stream, pytest.MonkeyPatch],
+) -> None:
+    stream, full = purged_without_a_head
+    full.undo()
+    assert stream.put("a", b"1", durable=True) == 3
+    assert stream.view("a") == b"1"
+    assert stream.read(1).erased
+    stream.close()
+    with Stream.open(stream.path.parent, "memory") as stream:
+        assert stream.view("a") == b"1"
+
+
+def test_a_purge_that_stands_is_finished_by_whatever_asks_for_a_path(
+    purged_without_a_head: tuple[Stream, pytest.MonkeyPatch],
+) -> None:
+    stream, full = purged_without_a_head
+    full.undo()
+    with stream.reshaping, ThreadPoolExecutor() as other:
+        with pytest.raises(BrainError, match="compressed or pruned; purge 2 stands") as refusal:
+            other.submit(stream.view, "a").result()
+        assert refusal.value.code is ErrorCode.UNAVAILABLE
+        assert stream.live() == []
+    event = stream.event("note", b"x")
+    stream.purge_events([event], "asked for")
+    assert [stream.read(each).erased for each in (1, event)] == [True, True]
+    assert verify(stream.path).verified
+
+
+def test_a_purge_that_stands_is_finished_by_the_next_opening(
+    purged_without_a_head: tuple[Stream, pytest.MonkeyPatch],
+) -> None:
+    stream, full = purged_without_a_head
+    full.undo()
+    stream.close()
+    with Stream.open(stream.path.parent, "memory") as stream:
+        assert stream.live() == []
+        assert stream.read(1).erased
+
+
+def test_more_records_than_a_purge_can_name_are_several_purges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainos_ros.ledger.keeper.PURGED_AT_ONCE", 4)
+    with Stream.open(tmp_path, "memory", segment_bytes=2048) as stream:
+        for number in range(10):
+            stream.put("pose", b"secret %d" % number)
+        last = stream.purge("pose", "asked for")
+        named = [json.loads(stream.read(each).body)["sequences"] for each in (11, 12, last)]
+        assert named == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+        assert all(stream.read(number).erased for number in range(1, 11))
+        assert stream.live() == []
+    assert verify(stream.path).verified
+
+
+@pytest.mark.parametrize("reason", ["x" * (4 << 20), "\udcff"])
+def test_a_purge_whose_reason_cannot_be_kept_announces_nothing(tmp_path: Path, reason: str) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        stream.put("a", b"1")
+        with pytest.raises((BrainError, UnicodeEncodeError)):
+            stream.purge("a", reason)
+        assert not (stream.path / "erasing").exists()
+        assert stream.view("a") == b"1"
