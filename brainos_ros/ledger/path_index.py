@@ -97,10 +97,15 @@ class PathIndex:
         from brainos_ros.ledger.paths import Paths
 
         if self._paths is None:
-            self._paths = Paths(self._layout.paths)
-            applied = self._paths.applied
-            for frame in frames_from(self._layout, applied) if applied < size else ():
-                self._paths.apply(frame)
-            if applied < size:
-                self._paths.commit(size)
+            paths = Paths(self._layout.paths)
+            try:
+                applied = paths.applied
+                for frame in frames_from(self._layout, applied) if applied < size else ():
+                    paths.apply(frame)
+                if applied < size:
+                    paths.commit(size)
+            except BaseException:
+                paths.close()
+                raise
+            self._paths = paths
         return self._paths

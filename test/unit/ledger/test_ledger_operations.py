@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import Stream, disk, verify
+from brainos_ros.ledger import Stream, disk, log, verify
+from brainos_ros.ledger.frames import Damage
+from brainos_ros.ledger.layout import SegmentFile
 from brainos_ros.ledger.verifier import verify_bundle
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "é"])
@@ -307,3 +309,29 @@ def test_a_purge_whose_reason_cannot_be_kept_announces_nothing(tmp_path: Path, r
             stream.purge("a", reason)
         assert not (stream.path / "erasing").exists()
         assert stream.view("a") == b"1"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "many"), Damage("rot")])
+def test_an_index_whose_building_failed_half_way_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with Stream.open(tmp_path, "memory", segment_bytes=2048) as stream:
+        stream.put("early", b"1")
+        for _ in range(50):
+            stream.event("note", b"z" * 100)
+        stream.put("late", b"2")
+        stream._paths.drop()
+        real, left = log.load, [2]
+
+        def load(segment: SegmentFile) -> bytes:
+            left[0] -= 1
+            if not left[0]:
+                raise error
+            return real(segment)
+
+        monkeypatch.setattr(log, "load", load)
+        with pytest.raises(type(error)):
+            stream.view("late")
+        size = stream.size
+        assert stream.view("late") == b"2"
+        assert (stream.put("late", b"2"), stream.size) == (size - 1, size)
