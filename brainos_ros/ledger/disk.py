@@ -6,10 +6,14 @@ each of them fail in turn.
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 #: A write that failed with one of these changed nothing and may succeed later.
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: What a file system says that knows no second name for a file, or no more of them.
+_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
@@ -23,6 +27,8 @@ allocate = os.posix_fallocate
 replace = os.replace
 unlink = os.unlink
 mkdir = os.mkdir
+link = os.link
+remove_tree = shutil.rmtree
 
 
 def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
@@ -78,3 +84,16 @@ def remove_file(path: Path) -> None:
     except FileNotFoundError:
         return
     sync_directory(path.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give the file `source` the name `target` too; where that cannot be, copy it. Raises OSError.
+
+    The caller syncs the directory.
+    """
+    try:
+        link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        replace_file(target, source.read_bytes(), source.stat().st_mode & 0o777)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, erasure, frames, kinds, rotation
 from brainos_ros.ledger.archive import compress
+from brainos_ros.ledger.backup import standing
 from brainos_ros.ledger.frames import Damage
 from brainos_ros.ledger.layout import COMPRESSED, PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load
@@ -89,7 +90,7 @@ def prune(stream: Stream, older_than_s: float, backup: Path) -> list[int]:
             it lies inside the stream; LEDGER_REFUSED.
         OSError.
     """
-    layout, copy = Layout(stream.path), Layout(backup)
+    layout, copy = Layout(stream.path), Layout(standing(backup))
     if copy.path.resolve().is_relative_to(layout.path.resolve()):
         raise BrainError(
             f"backup '{backup}' is the stream itself or lies inside it; name its backup elsewhere"

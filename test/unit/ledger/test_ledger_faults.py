@@ -22,11 +22,12 @@ from brainos_ros.ledger import Frozen, Stream, disk, verify
 from brainos_ros.ledger.backup import back_up, restore
 from brainos_ros.ledger.doctor import Doctor
 from brainos_ros.ledger.exchange import export
-from brainos_ros.ledger.housekeeping import consolidate
+from brainos_ros.ledger.housekeeping import consolidate, prune
 from brainos_ros.ledger.layout import Layout
 
 CALLS = ("open_file", "close", "pwrite", "fdatasync", "fsync", "ftruncate", "allocate", "replace",
-         "unlink", "mkdir")  # fmt: skip
+         "unlink", "mkdir", "link", "remove_tree")  # fmt: skip
+REAL = {name: getattr(disk, name) for name in CALLS}
 KILL = -1
 SMALL = 700
 
@@ -64,8 +65,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Fau
     def install(at: int, error: int) -> Faults:
         injected = Faults(at, error)
         for name in CALLS:
-            real = getattr(os, {"open_file": "open", "allocate": "posix_fallocate"}.get(name, name))
-            monkeypatch.setattr(disk, name, injected.wrap(name, real))
+            monkeypatch.setattr(disk, name, injected.wrap(name, REAL[name]))
         return injected
 
     yield install
@@ -163,12 +163,17 @@ def export_and_back_up(root: Path, log: Log) -> None:
     quietly(back_up, path, root / "copy")
 
 
+def back_up_again(root: Path, log: Log) -> None:
+    quietly(back_up, root / "memory", root / "copy")
+
+
 SCENARIOS = {
     "write and seal": (write_and_seal, ""),
     "purge": (purge, "compressed"),
     "rotate the key": (rotate, "compressed"),
     "consolidate": (compress, "compressed"),
     "export and back up": (export_and_back_up, "compressed"),
+    "back up again": (back_up_again, "backed up"),
     "finish a purge": (just_open, "purging"),
     "finish a rotation": (just_open, "rotating"),
 }
@@ -212,7 +217,27 @@ def prepared(memory_root: Path) -> dict[str, Path | None]:
     stream = opened(rotating)
     assert stream
     kill_before_the_sync(stream, lambda stream: stream.rotate_key())
-    return {"": None, "compressed": root, "purging": purging, "rotating": rotating}
+    old = memory_root / "backed up"
+    shutil.copytree(root, old)
+    grow_over_a_backup(old)
+    return {"": None, "compressed": root, "purging": purging, "rotating": rotating,
+            "backed up": old}  # fmt: skip
+
+
+def grow_over_a_backup(root: Path) -> None:
+    """A backup with the key, begun after a pruning; then what changes the rest of its files."""
+    (root / "log").unlink()
+    back_up(root / "memory", root / "first")
+    stream = opened(root)
+    assert stream
+    with stream:
+        assert prune(stream, -1.0, root / "first")
+        shutil.rmtree(root / "first")
+        back_up(stream.path, root / "copy", with_key=True)
+        stream.rotate_key()
+        stream.purge_events([stream.event("note", b"x")], "asked for")
+        for number in range(9):
+            stream.event("note", b"%d" % number * 99)
 
 
 def prepare(root: Path) -> Path:
@@ -265,6 +290,16 @@ def check(root: Path, what: str) -> None:
     assert left == [], what
 
 
+def check_backup(root: Path, before: bool, what: str) -> None:
+    """The backup that was there `before`, or the new one, can be restored; it can be continued."""
+    if before:
+        assert restore(root / "copy", root, "again").verified, what
+    if (root / "copy").exists():
+        assert back_up(root / "memory", root / "copy").report.verified, what
+        names = {each.name for each in (root / "copy").iterdir()}
+        assert not names & {"backup.new", "backup.next"}, what
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_any_call_may_fail(
@@ -286,7 +321,9 @@ def test_any_call_may_fail(
         faults(0, 0)
         if injected.count < at:
             break
-        check(root, f"{name}: {injected.name}, call {at}, {os.strerror(error)}")
+        what = f"{name}: {injected.name}, call {at}, {os.strerror(error)}"
+        check(root, what)
+        check_backup(root, needs == "backed up", what)
     assert at > 20
 
 
@@ -310,8 +347,7 @@ def test_any_call_may_be_the_last(
         ended = os.waitpid(child, 0)[1] == 0
         if (root / "memory/lock").exists():
             check(root, f"{name}: killed at call {at}")
-        if (root / "copy/backup.json").exists():
-            assert restore(root / "copy", root, "again").verified
+        check_backup(root, needs == "backed up", f"{name}: killed at call {at}")
     assert at > 20
 
 
