@@ -245,8 +245,7 @@ def _text(path: Path) -> str:
 def _export(args: argparse.Namespace) -> int:
     path = _path(args)
     if args.csv:
-        with args.file.open("w", newline="", encoding="utf-8") as file:
-            count = auditing.write_csv(path, file)
+        count = exchange.export_csv(path, args.file)
         return say(args.json, {"records": count}, f"{count} records in {args.file}")
     with working(f"exporting {args.stream}"):
         head, digest = exchange.export(path, args.file)

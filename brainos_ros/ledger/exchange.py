@@ -5,13 +5,14 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import disk, frames, kinds, rotation
+from brainos_ros.ledger.auditing import write_csv
 from brainos_ros.ledger.backup import bring_up
 from brainos_ros.ledger.frames import Operation
 from brainos_ros.ledger.layout import Layout, find
@@ -48,25 +49,50 @@ def export(path: Path, target: Path) -> tuple[Checkpoint, str]:
     segments are compressed. No key, lock or derived file is in it. Returns the head, and the
     SHA-256 of the file in hex.
 
-    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target that is a directory or inside the
-    stream; UNAVAILABLE where segments were pruned), OSError; then nothing is left at `target`.
+    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream, or a directory;
+    UNAVAILABLE where segments were pruned), OSError; then `target` is as it was.
     """
-    layout, target = find(Path(path)), Path(target)
-    if target.is_dir():
-        raise BrainError(f"target '{target}' is a directory; name a file")
-    if layout.path.resolve() in target.resolve().parents:
-        raise BrainError(f"target '{target}' lies inside the stream; name a file elsewhere")
+    layout = find(Path(path))
     head = latest_head(layout.path)
     if head is None:
         raise BrainError(f"stream '{path}' has no signed head yet", ErrorCode.NOT_FOUND)
+    with (
+        _whole_file(layout, Path(target)) as file,
+        tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, data in _members(layout, head):
+            entry = tarfile.TarInfo(f"{layout.path.name}/{name}")
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return head, file.digest.hexdigest()
+
+
+def export_csv(path: Path, target: Path) -> int:
+    """Write every record of the stream in `path` as a line of CSV; returns how many.
+
+    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT as `export`), Damage, OSError; then `target` is
+    as it was.
+    """
+    layout = find(Path(path))
+    with _whole_file(layout, Path(target)) as file:
+        text = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8", newline="")
+        try:
+            return write_csv(layout.path, text)
+        finally:
+            text.detach().detach()
+
+
+@contextmanager
+def _whole_file(layout: Layout, target: Path) -> "Iterator[_DiskFile]":
+    """A file outside the stream that comes to lie at `target` when it is whole, or never."""
+    if layout.path.resolve() in target.resolve().parents:
+        raise BrainError(f"target '{target}' lies inside the stream; name a file elsewhere")
+    if target.is_dir():
+        raise BrainError(f"target '{target}' is a directory; name a file")
     fresh = target.with_name(target.name + ".new")
     file = _DiskFile(fresh)
     try:
-        with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
-            for name, data in _members(layout, head):
-                entry = tarfile.TarInfo(f"{layout.path.name}/{name}")
-                entry.size, entry.mode = len(data), 0o644
-                archive.addfile(entry, io.BytesIO(data))
+        yield file
         file.sync()
     except BaseException:
         file.close()
@@ -75,12 +101,11 @@ def export(path: Path, target: Path) -> tuple[Checkpoint, str]:
     file.close()
     disk.replace(fresh, target)
     disk.sync_directory(target.parent)
-    return head, file.digest.hexdigest()
 
 
 def _members(layout: Layout, head: Checkpoint) -> Iterator[tuple[str, bytes]]:
     yield "checkpoints", pack_checkpoint(head)
-    yield "keys.json", rotation.pack(rotation.history(layout))
+    yield "keys.json", rotation.pack(rotation.known_to(head, rotation.history(layout)))
     for segment in layout.segments():
         if segment.first >= head.size:
             break
@@ -116,6 +141,9 @@ class _DiskFile(io.RawIOBase):
         disk.write_all(self._fd, bytes(data), self._offset)
         self._offset += len(data)
         return len(data)
+
+    def writable(self) -> bool:
+        return True
 
     def sync(self) -> None:
         disk.fsync(self._fd)

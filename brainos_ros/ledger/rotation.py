@@ -38,6 +38,16 @@ def history(layout: Layout) -> list[dict[str, str]]:
     return [entry(each.payload) for each in frames_from(layout, 0) if each.kind in keys]
 
 
+def known_to(head: Checkpoint, entries: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The part of a history that a head is over: up to the newest key that signed it.
+
+    Until such a head is kept the history of an unfinished rotation says more.
+    """
+    while len(entries) > 1 and not head.signed_by(PublicKey.parse(entries[-1]["key"])):
+        entries = entries[:-1]
+    return entries
+
+
 def entry(payload: bytes) -> dict[str, str]:
     """What a record that names a key adds to the history."""
     body = json.loads(payload)

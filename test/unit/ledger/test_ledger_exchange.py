@@ -1,19 +1,22 @@
 """Export of a stream, and import of another's with its proof."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filled import SMALL, fill
 
 from brainos_ros.errors import BrainError, ErrorCode
-from brainos_ros.ledger import Stream, verify
-from brainos_ros.ledger.exchange import export, import_archive
-from brainos_ros.ledger.frames import decode_operation, encode
+from brainos_ros.ledger import Stream, disk, verify
+from brainos_ros.ledger.exchange import export, export_csv, import_archive
+from brainos_ros.ledger.frames import Damage, decode_operation, encode
 from brainos_ros.ledger.housekeeping import consolidate
 from brainos_ros.ledger.kinds import CREATED, IMPORT, KEY_ROTATED, PRUNED, PURGE
 from brainos_ros.ledger.layout import Layout
@@ -42,10 +45,69 @@ def test_an_export_is_the_same_bytes_however_the_stream_is_kept(tmp_path: Path) 
     assert all(name.startswith("memory/log/") for name in names[2:])
 
 
-def test_an_export_does_not_go_into_the_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [export, export_csv])
+@pytest.mark.parametrize("place", ["log/out.tar", "checkpoints", "key"])
+def test_an_export_does_not_go_into_the_stream(
+    tmp_path: Path, write: Callable[[Path, Path], object], place: str
+) -> None:
     Stream.open(tmp_path, "memory").close()
     with pytest.raises(BrainError, match="lies inside the stream"):
-        export(tmp_path / "memory", tmp_path / "memory/log/out.tar")
+        write(tmp_path / "memory", tmp_path / "memory" / place)
+    assert verify(tmp_path / "memory").verified
+
+
+@pytest.mark.parametrize("write", [export, export_csv])
+def test_an_export_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, Path], object]
+) -> None:
+    Stream.open(tmp_path, "memory").close()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    for target in (Path(), tmp_path / "out"):
+        with pytest.raises(BrainError, match="is a directory; name a file") as refusal:
+            write(tmp_path / "memory", target)
+        assert refusal.value.code is ErrorCode.INVALID_ARGUMENT
+    assert {each.name for each in tmp_path.iterdir()} == {"memory", "out"}
+
+
+def test_a_table_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with Stream.open(tmp_path, "memory") as stream:
+        stream.event("note", "ä\n".encode())
+    assert export_csv(stream.path, tmp_path / "out.csv") == 2
+    table = (tmp_path / "out.csv").read_bytes()
+    assert table.endswith('"ä\n"\r\n'.encode())
+    segment = Layout(stream.path).segments()[0].path
+    segment.rename(segment.with_name(f"{0:016d}.seg.zst"))
+    with pytest.raises(Damage):
+        export_csv(stream.path, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == table
+    assert not (tmp_path / "out.csv.new").exists()
+
+
+def test_an_unfinished_rotation_does_not_change_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Stream.open(tmp_path, "memory", window_s=3600.0) as stream:
+        stream.event("note", b"x")
+        stream.checkpoint()
+        before = export(stream.path, tmp_path / "before.tar")
+
+        def full(fd: int, data: bytes, offset: int) -> int:
+            if fd == stream._checkpoints_fd:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.pwrite(fd, data, offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "pwrite", full)
+            with pytest.raises(BrainError, match="the head was not kept"):
+                stream.rotate_key()
+        assert export(stream.path, tmp_path / "between.tar") == before
+        stream.rotate_key()
+        assert export(stream.path, tmp_path / "after.tar") != before
+    with tarfile.open(tmp_path / "after.tar") as archive:
+        keys = archive.extractfile("memory/keys.json")
+        assert keys
+        assert len(json.load(keys)) == 2
 
 
 @pytest.fixture

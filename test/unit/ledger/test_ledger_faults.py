@@ -21,7 +21,7 @@ from brainos_ros.errors import BrainError
 from brainos_ros.ledger import Frozen, Stream, disk, verify
 from brainos_ros.ledger.backup import back_up, restore
 from brainos_ros.ledger.doctor import Doctor
-from brainos_ros.ledger.exchange import export
+from brainos_ros.ledger.exchange import export, export_csv
 from brainos_ros.ledger.housekeeping import consolidate, prune
 from brainos_ros.ledger.layout import Layout
 
@@ -160,6 +160,8 @@ def export_and_back_up(root: Path, log: Log) -> None:
     path = root / "memory"
     if quietly(export, path, root / "out.tar"):
         assert (root / "out.tar").stat().st_size > 0
+    if quietly(export_csv, path, root / "out.csv"):
+        assert (root / "out.csv").read_bytes().endswith(b"\r\n")
     quietly(back_up, path, root / "copy")
 
 
