@@ -69,13 +69,16 @@ class Torn(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """An opened log: the newest segment's walk and what was found around it."""
+    """An opened log: the newest segment's walk and what was found around it.
+
+    `torn` is what was cut off, now or before, and no record names.
+    """
 
     segment: SegmentFile
     walk: Walk
     checkpoint: Checkpoint | None
     checkpoints_end: int
-    torn: Torn | None
+    torn: list[Torn]
     derived: Derived
 
 
@@ -95,14 +98,27 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
         if segments[-1].suffix != RAW:
             raise Damage("the newest segment of the log is missing")
         walk = _enter(segments, stream_id, tiles)
-        torn = _walk_newest(layout, segments[-1], walk, checkpoint)
+        _walk_newest(layout, segments[-1], walk, checkpoint)
         size, fresh = walk.mountain.size, walk.mountain.take_fresh()
         tiles.cut(size)
         _compare(checkpoint, walk, _followed_by(tiles, size, fresh))
     except Damage as damage:
         raise freeze(layout, HUMAN, str(damage)) from None
     derived = (size, fresh, pack_offsets(walk.offsets))
-    return Recovered(segments[-1], walk, checkpoint, end, torn, derived)
+    return Recovered(segments[-1], walk, checkpoint, end, _unnamed(layout, size), derived)
+
+
+def _unnamed(layout: Layout, size: int) -> list[Torn]:
+    """What was cut off and no record names: that record is the first after what was before.
+
+    Only `stream.created` may come between, in a log of which nothing else was left.
+    """
+    least = f"{size if size > 1 else 0:016d}"
+    return [
+        Torn(path.stat().st_size, f"torn/{path.name}")
+        for path in sorted(layout.torn.glob("[0-9]*-*.torn"))
+        if path.name >= least
+    ]
 
 
 def _followed_by(tiles: Tiles, size: int, fresh: list[bytearray]) -> Run:
@@ -199,7 +215,7 @@ def walk_segment(segment: SegmentFile, walk: Walk, stream_id: bytes, tiles: Tile
 
 def _walk_newest(
     layout: Layout, segment: SegmentFile, walk: Walk, checkpoint: Checkpoint | None
-) -> Torn | None:
+) -> None:
     """Walk the newest segment and cut off a torn tail. Raises Damage for what is no torn tail."""
     data, problem = segment.path.read_bytes(), ""
     try:
@@ -213,7 +229,7 @@ def _walk_newest(
             f"{problem or 'the log ends before it'}"
         )
     if not problem:
-        return None
+        return
     if later_seals(data, walk.offset) > 1:
         raise Damage(f"{problem}, and sealed records follow")
     rest = data[walk.offset :].rstrip(b"\0")
@@ -226,7 +242,6 @@ def _walk_newest(
         disk.fsync(fd)
     finally:
         disk.close(fd)
-    return Torn(len(rest), f"torn/{kept.name}")
 
 
 def _compare(checkpoint: Checkpoint | None, walk: Walk, run: Run) -> None:

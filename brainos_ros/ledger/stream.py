@@ -39,7 +39,7 @@ class Stream(Keeper):
 
     Attributes:
         path: the stream's directory.
-        torn: what recovery cut off at opening; None where the log ended cleanly.
+        torn: what recovery cut off, and this opening recorded; None where the log ended cleanly.
         syncs: number of `fdatasync` of the log since opening.
     """
 
@@ -115,7 +115,7 @@ class Stream(Keeper):
         if not self.size:
             body = {"format": 1, "stream": self.path.name, "key": self.public_key}
             self._append(kinds.CREATED, frames.encode(body))
-        if self.torn:
+        for self.torn in recovered.torn if recovered else ():
             cut = {"bytes_cut": self.torn.bytes, "file": self.torn.file}
             self._append(kinds.RECOVERED, frames.encode(cut))
         disk.sync_directory(layout.path)
@@ -128,7 +128,6 @@ class Stream(Keeper):
 
     def _finish(self, recovered: Recovered) -> None:
         """Finish what a crash interrupted."""
-        self.torn = recovered.torn
         following = rotation.accepted(self._layout, recovered.checkpoint)
         if following:
             self._key, self._handing_over = following, self._key

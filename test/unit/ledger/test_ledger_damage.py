@@ -1,6 +1,7 @@
 """What is wrong with a stream is found, told apart, and stops the writer."""
 
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -589,3 +590,39 @@ def test_figures_and_exports_are_read_beside_a_consolidation(
         _, apart = export(stream.path, tmp_path / "apart.tar")
         monkeypatch.setattr(Layout, "segments", overtaken)
         assert export(stream.path, tmp_path / "beside.tar")[1] == apart
+
+
+@pytest.mark.parametrize("size", [0, 1, 4])
+def test_a_torn_tail_is_recorded_by_a_later_opening_where_its_own_had_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    stream = Stream.open(tmp_path, "pfc", window_s=3600.0)
+    for _ in range(size - 1):
+        stream.event("note", b"x")
+    stream.close()
+    segment, tail = Layout(stream.path).segments()[0].path, b"\1\2\3\4\1 half a frame"
+    if not size:
+        Layout(stream.path).checkpoints.unlink()
+        os.truncate(segment, frames.SEGMENT_HEADER_SIZE)
+    with segment.open("ab") as file:
+        file.write(tail)
+    append = Stream._append
+
+    def refuse(stream: Stream, kind: int, payload: bytes) -> int:
+        if kind == kinds.RECOVERED:
+            raise BrainError("no space left")
+        return append(stream, kind, payload)
+
+    with monkeypatch.context() as full:
+        full.setattr(Stream, "_append", refuse)
+        for _ in range(2):
+            with pytest.raises(BrainError, match="no space left"):
+                Stream.open(tmp_path, "pfc")
+    for _ in range(2):
+        with Stream.open(tmp_path, "pfc") as stream:
+            kinds_of_all = [record.kind for record in stream.records(0)]
+            assert kinds_of_all.count("log.recovered") == 1
+            cut = json.loads(stream.read(max(1, size)).body)
+            assert cut == {"bytes_cut": len(tail), "file": f"torn/{size:016d}-0.torn"}
+    assert (stream.path / cut["file"]).read_bytes() == tail
+    assert stream.torn is None
