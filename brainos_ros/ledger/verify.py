@@ -12,7 +12,7 @@ from typing import NamedTuple
 from brainos_ros.ledger import erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
-from brainos_ros.ledger.log import frames_from, read_header
+from brainos_ros.ledger.log import content, frames_from, read_header
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import walk_segment
@@ -209,7 +209,19 @@ class Audit:
                 raise Damage(f"{segment.path.name} has vanished", "chain-continuity") from None
             segment = again[0]
             walk_segment(segment, self.walk, self._stream_id(segment), tiles)
+        except Damage:
+            if not self._live or segment.suffix == PRUNED or not self.walk.offset:
+                raise
+            self._walk_on(segment)
         return segment
+
+    def _walk_on(self, segment: SegmentFile) -> None:
+        """Walk on where the writer was at work, a purge or an append, while the file was read."""
+        try:
+            self.walk.walk(content(self._layout, segment))
+        except Damage as damage:
+            where = f"{segment.path.name}, byte {self.walk.offset}"
+            raise Damage(f"{where}: {damage}", damage.check) from None
 
     def _stream_id(self, segment: SegmentFile) -> bytes:
         """The id in the first key's name; in the first segment, the id it says it has."""

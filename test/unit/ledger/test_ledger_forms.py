@@ -9,13 +9,22 @@ import pytest
 from filled import SMALL, failed, fill, prune_all
 
 from brainos_ros.errors import BrainError
-from brainos_ros.ledger import Frozen, Stream, disk, erasure, housekeeping, verify
+from brainos_ros.ledger import (
+    Frozen,
+    Stream,
+    disk,
+    erasure,
+    housekeeping,
+    log,
+    recovery,
+    verify,
+)
 from brainos_ros.ledger.archive import compress
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor
 from brainos_ros.ledger.exchange import export
 from brainos_ros.ledger.housekeeping import consolidate
-from brainos_ros.ledger.layout import Layout
+from brainos_ros.ledger.layout import Layout, SegmentFile
 from brainos_ros.ledger.verify import Audit
 
 
@@ -219,3 +228,28 @@ def test_a_sealed_segment_that_kept_its_preallocated_zeros_is_like_any_other(
         back_up(stream.path, tmp_path / "copy")
         assert second.first in prune_all(stream, tmp_path / "copy")
     assert failed(stream.path) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_walk_beside_a_purge_looks_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """The file was read while a frame was half overwritten, once or for good."""
+    with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream)
+        stream.checkpoint()
+        first, torn, real = Layout(stream.path).segments()[0], [], log.load
+
+        def load(segment: SegmentFile) -> bytes:
+            data = real(segment)
+            if segment != first or (torn and not again):
+                return data
+            torn.append(segment)
+            return data[:900] + bytes(40) + data[940:]
+
+        monkeypatch.setattr(log, "load", load)
+        monkeypatch.setattr(recovery, "load", load)
+        report = verify(stream.path)
+    assert report.verified is not again
+    assert ("the CRC of a frame is wrong" in report.problem) is again
+    assert ("0000000000000000.seg, byte " in report.problem) is again
