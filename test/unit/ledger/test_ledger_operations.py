@@ -301,7 +301,7 @@ def test_more_records_than_a_purge_can_name_are_several_purges(
     assert verify(stream.path).verified
 
 
-@pytest.mark.parametrize("reason", ["x" * (4 << 20), "\udcff"])
+@pytest.mark.parametrize("reason", ["x" * (4 << 20), "\udcff"], ids=["long", "no text"])
 def test_a_purge_whose_reason_cannot_be_kept_announces_nothing(tmp_path: Path, reason: str) -> None:
     with Stream.open(tmp_path, "memory") as stream:
         stream.put("a", b"1")

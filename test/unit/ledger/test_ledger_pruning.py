@@ -40,6 +40,7 @@ def test_a_segment_that_is_the_same_file_is_not_backed_up(tmp_path: Path, how: s
 
 def test_a_purge_finds_every_version_also_after_a_pruning(tmp_path: Path) -> None:
     with Stream.open(tmp_path, "memory", segment_bytes=SMALL) as stream:
+        fill(stream, 20)
         stream.put("person/eva", b"SECRET")
         fill(stream)
         stream.put("person/eva", b"newer")
