@@ -292,18 +292,6 @@ def test_an_import_that_does_not_fit_puts_nothing(
         assert import_archive(ours, tmp_path / "out.tar", key, "a/").put == 1
 
 
-@pytest.mark.parametrize("target", [".", "there"])
-def test_an_export_is_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
-    Stream.open(tmp_path, "memory").close()
-    (tmp_path / "there").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BrainError, match=f"target '{target}' is a directory; name a file"):
-        export(tmp_path / "memory", Path(target))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["memory", "there"]
-
-
 @pytest.mark.parametrize("name", ["memory/../../evil", "memory/log/evil.sh", "/etc/evil"])
 def test_an_import_writes_nothing_an_export_would_not_hold(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "evil.tar", "w") as archive:
