@@ -49,7 +49,7 @@ def export(path: Path, target: Path) -> tuple[Checkpoint, str]:
     segments are compressed. No key, lock or derived file is in it. Returns the head, and the
     SHA-256 of the file in hex.
 
-    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream, or a directory;
+    Raises BrainError (NOT_FOUND; INVALID_ARGUMENT for a target inside the stream, or no file;
     UNAVAILABLE where segments were pruned), OSError; then `target` is as it was.
     """
     layout = find(Path(path))
@@ -87,8 +87,9 @@ def _whole_file(layout: Layout, target: Path) -> "Iterator[_DiskFile]":
     """A file outside the stream that comes to lie at `target` when it is whole, or never."""
     if layout.path.resolve() in target.resolve().parents:
         raise BrainError(f"target '{target}' lies inside the stream; name a file elsewhere")
-    if target.is_dir():
-        raise BrainError(f"target '{target}' is a directory; name a file")
+    if target.exists() and not target.is_file():
+        raise BrainError(f"target '{target}' is no regular file; name a file, new or old")
+    target = target.resolve()  # the file that a link names is replaced, not the link
     fresh = target.with_name(target.name + ".new")
     file = _DiskFile(fresh)
     try:

@@ -57,17 +57,31 @@ def test_an_export_does_not_go_into_the_stream(
 
 
 @pytest.mark.parametrize("write", [export, export_csv])
+def test_an_export_through_a_link_replaces_the_file_and_not_the_link(
+    tmp_path: Path, write: Callable[[Path, Path], object]
+) -> None:
+    Stream.open(tmp_path, "memory").close()
+    link, file = tmp_path / "link", tmp_path / "file"
+    file.write_text("old")
+    link.symlink_to(file)
+    write(tmp_path / "memory", link)
+    assert link.is_symlink()
+    assert file.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("write", [export, export_csv])
 def test_an_export_is_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, Path], object]
 ) -> None:
     Stream.open(tmp_path, "memory").close()
     (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path / "out")
-    for target in (Path(), tmp_path / "out"):
-        with pytest.raises(BrainError, match="is a directory; name a file") as refusal:
+    for target in (Path(), tmp_path / "out", tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(BrainError, match="is no regular file; name a file") as refusal:
             write(tmp_path / "memory", target)
         assert refusal.value.code is ErrorCode.INVALID_ARGUMENT
-    assert {each.name for each in tmp_path.iterdir()} == {"memory", "out"}
+    assert {each.name for each in tmp_path.iterdir()} == {"memory", "out", "pipe"}
 
 
 def test_a_table_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
