@@ -7,7 +7,7 @@ their own.
 """
 
 import signal
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -85,14 +85,17 @@ class Supervisor:
         """Have every process started that does not live.
 
         Those that an earlier watchdog has `given_up` stay so: a new one is no reason to try again.
+        One whose stand-by lives waits, so that the stand-by takes over once it is heard.
         """
         for host in self.hosts.values():
-            if host.name not in given_up:
-                host.start_at = None if host.pid else now
+            held = [self.roles[role] for role in self._held(host)]
+            if host.name in given_up and not host.pid:
+                for role in held:
+                    role.given_up = True
             elif not host.pid:
-                for node in host.nodes:
-                    role = self.roles[node.spec.role]
-                    role.given_up = role.given_up or role.holder is node
+                waits = any(other.alive and not role.aside
+                            for role in held for other in self._others(role))
+                host.start_at = now + UNDISTURBED_S if waits else now
 
     def beat(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
         """A heartbeat. False if it is of a process that is not supervised."""
@@ -319,11 +322,10 @@ class Supervisor:
 
     def _may_activate(self, node: Node) -> bool:
         role = self.roles[node.spec.role]
-        rivals = (n for n in self.nodes.values() if n.spec.role == node.spec.role and n is not node)
         return (
             role.holder is node
             and not role.aside
-            and not any(rival.may_act for rival in rivals)
+            and not any(rival.may_act for rival in self._others(role))
             and all(self.roles[needed].works for needed in node.spec.after)
         )
 
@@ -364,7 +366,7 @@ class Supervisor:
 
     def _recover(self, host: Host, evidence: str, now: float) -> None:
         """The process of a host ended without being asked to: decide what happens next."""
-        held = [n.spec.role for n in host.nodes if self.roles[n.spec.role].holder is n]
+        held = self._held(host)
         for node in host.nodes:
             node.last_failure = evidence
         for role in held:
@@ -407,12 +409,19 @@ class Supervisor:
             host.kill_at = now + STOP_S
             self._world.signal(host.name, signal.SIGTERM)
 
+    def _held(self, host: Host) -> list[str]:
+        """The roles whose holder is in this process."""
+        return [n.spec.role for n in host.nodes if self.roles[n.spec.role].holder is n]
+
+    def _others(self, role: Role) -> Iterator[Node]:
+        """The nodes that could hold the role and do not."""
+        return (node for node in self.nodes.values()
+                if node.spec.role == role.spec.role and node is not role.holder)
+
     def _successor(self, role: Role) -> Node | None:
         """A stand-by that is configured and alive."""
-        return next(
-            (node for node in self.nodes.values()
-             if node.spec.role == role.spec.role and node is not role.holder
-             and node.alive and node.state == INACTIVE), None)
+        return next((node for node in self._others(role)
+                     if node.alive and node.state == INACTIVE), None)
 
     def _heir(self, role: Role) -> Node | None:
         """Who takes over a role whose holder has no process, if nobody deactivated that."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,13 @@ class World:
         self.events.append((self.now, kind, dict(body)))
 
     # driving it
+
+    def new_watchdog(self) -> None:
+        """One that adopts what lives and has yet to `begin`."""
+        self.supervisor = Supervisor(self.specs, self, self.now, random=Random(2))
+        for name, process in self.processes.items():
+            self.supervisor.adopt(name, process.pid, self.now)
+        self.until = 0.0
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -414,10 +422,7 @@ def test_a_stand_by_that_stood_by_for_long_is_started_anew_at_once() -> None:
 def test_a_stand_by_that_was_given_up_stays_so_under_a_new_watchdog() -> None:
     world = started(brain(standby=True))
     del world.processes["pfc_standby"]
-    pids = {name: process.pid for name, process in world.processes.items()}
-    world.supervisor = Supervisor(world.specs, world, world.now, random=Random(2))
-    for name, pid in pids.items():
-        world.supervisor.adopt(name, pid, world.now)
+    world.new_watchdog()
     world.supervisor.begin(world.now, ["pfc_standby"])
     world.until = 0.0
     world.run(3.0)
@@ -435,10 +440,7 @@ def test_what_somebody_deactivates_is_left_so_and_said() -> None:
     assert world.kinds("set_aside", "failed", "detected") == ["set_aside"]
     assert world.level is Level.DEGRADED_ONLINE
     assert world.supervisor.ladder.current.reason == "pfc: deactivated by somebody"
-    pids = {name: process.pid for name, process in world.processes.items()}
-    world.supervisor = Supervisor(world.specs, world, world.now, random=Random(2))
-    for name, pid in pids.items():
-        world.supervisor.adopt(name, pid, world.now)
+    world.new_watchdog()
     world.supervisor.set_aside(["pfc"])
     world.supervisor.begin(world.now)
     world.until = 0.0
@@ -534,9 +536,7 @@ def test_a_new_watchdog_adopts_the_living() -> None:
     world.supervisor.failover("pfc", "", world.now)
     world.run(2.0)
     pids = {name: process.pid for name, process in world.processes.items()}
-    world.supervisor = Supervisor(world.specs, world, world.now, random=Random(2))
-    for name, pid in pids.items():
-        world.supervisor.adopt(name, pid, world.now)
+    world.new_watchdog()
     world.supervisor.holds("pfc", "pfc_standby")
     world.supervisor.begin(world.now)
     world.until = 0.0
@@ -544,6 +544,43 @@ def test_a_new_watchdog_adopts_the_living() -> None:
     assert {name: process.pid for name, process in world.processes.items()} == pids
     assert world.works("pfc", "memory", "conscience")
     assert world.supervisor.roles["pfc"].holder.name == "pfc_standby"
+
+
+@pytest.mark.parametrize("state", [UNCONFIGURED, INACTIVE, ACTIVE])
+def test_the_stand_by_of_who_died_with_the_old_watchdog_takes_over(state: int) -> None:
+    world = started(brain(standby=True))
+    del world.processes["pfc"]
+    world.processes["pfc_standby"].state = state
+    world.new_watchdog()
+    world.supervisor.begin(world.now)
+    world.run(0.4)
+    assert "pfc" not in world.processes, "who takes over is not disturbed"
+    assert world.works("pfc")
+    world.run(3.0)
+    assert world.supervisor.roles["pfc"].holder.name == "pfc_standby"
+    assert world.processes["pfc"].state == INACTIVE
+
+
+def test_a_stand_by_that_a_new_watchdog_never_hears_keeps_nobody_waiting() -> None:
+    world = started(brain(standby=True))
+    del world.processes["pfc"]
+    world.processes["pfc_standby"].hangs = True
+    world.new_watchdog()
+    world.supervisor.begin(world.now)
+    world.run(0.6)
+    assert "pfc" in world.processes
+    world.run(8.0)
+    assert world.works("pfc", "memory", "conscience")
+
+
+def test_who_died_deactivated_does_not_wait_for_its_stand_by() -> None:
+    world = started(brain(standby=True))
+    del world.processes["pfc"]
+    world.new_watchdog()
+    world.supervisor.set_aside(["pfc"])
+    world.supervisor.begin(world.now)
+    world.run(0.1)
+    assert "pfc" in world.processes
 
 
 def test_stops_in_reverse_order_and_kills_what_does_not_go() -> None:
