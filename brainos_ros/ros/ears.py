@@ -23,6 +23,15 @@ class Ears:
         resolved = self._owner.resolve_topic_name(topic)
         return self._node.create_subscription(kind, resolved, lambda _: None, profile)
 
+    def rivals(self, heard: Subscription) -> set[str]:
+        """The full names of the nodes that publish what is heard; nobody if only one publisher is
+        there, and never asked for names, which costs."""
+        topic = heard.topic_name
+        if self._node.count_publishers(topic) < 2:
+            return set()
+        return {f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+                for end in self._node.get_publishers_info_by_topic(topic)}
+
     @staticmethod
     def take(heard: Subscription, now: float, period_s: float) -> Iterator[tuple[float, Any]]:
         """The messages that wait, each with the steady time [s] it came.

@@ -11,6 +11,7 @@ from typing import Any
 from brainos_msgs.msg import Heartbeat, SafetyState, ServiceLevel
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
+from rclpy.subscription import Subscription
 from rosidl_generator_py import import_type_support
 
 from brainos_ros import robot_file
@@ -105,6 +106,8 @@ class WatchdogNode(BrainNode):
             (role, output.topic,
              ears.subscribe(message_type(output.type), output.topic, qos.WATCHED))
             for role, spec in self._robot.nodes.items() for output in spec.outputs]
+        self._strangers: dict[str, str] = {}  # topic -> who else publishes on it
+        self._refused: dict[str, str] = {}  # role -> what its ledger said
         self._foreign = {
             role for role, spec in self._robot.nodes.items() if spec.package != "brainos_ros"}
         if self._foreign:
@@ -120,6 +123,7 @@ class WatchdogNode(BrainNode):
         urgent = self._owned(Outgoing(self, "urgent"), Outgoing.close)
         self._desk = Desk(self, self._keeper, self._robot, urgent)
         self.every(1.0, lambda: self._diagnostics.publish(self._desk.diagnostics()))
+        self.every(1.0, self._look_around)
         adopted = self._keeper.begin()
         if adopted and self._file_changed:
             self.get_logger().warning(
@@ -199,7 +203,7 @@ class WatchdogNode(BrainNode):
                         self._hear(message, at)
             for role, topic, output in self._outputs:
                 for at, message in self._ears.take(output, now, BEAT_S):
-                    self._see(role, topic, message, at)
+                    self._see(role, topic, output, message, at)
 
     def _hear(self, beat: Beat | Heartbeat, at: float) -> None:
         known = self._keeper.hear(_name(beat), beat.pid, beat.state, at, beat.last_failure)
@@ -209,11 +213,36 @@ class WatchdogNode(BrainNode):
         if not known:
             self.get_logger().warning(f"{beat.node} (pid {beat.pid}) beats and is not supervised")
 
-    def _see(self, role: str, topic: str, message: Any, at: float) -> None:
+    def _see(self, role: str, topic: str, heard: Subscription, message: Any, at: float) -> None:
         wrong, supervisor = not_finite(message), self._keeper.supervisor
+        if wrong and (self._strangers.get(topic) or self._look(role, topic, heard)):
+            return  # nobody knows whose it is
         supervisor.output(supervisor.roles[role].holder.name, topic, wrong, at)
         if wrong:
             self._keeper.wake()
+
+    def _look_around(self) -> None:
+        for role, topic, output in self._outputs:
+            self._look(role, topic, output)
+
+    def _look(self, role: str, topic: str, heard: Subscription) -> bool:
+        """Whether a node that is not the role's publishes what is watched of it, which is said."""
+        own, names = f"{self.get_namespace().rstrip('/')}/{role}", self._ears.rivals(heard)
+        strangers = sorted(n for n in names if n != own and not n.startswith(f"{own}_"))
+        why = f"{heard.topic_name} is also published by {', '.join(strangers)}"
+        found = why if strangers and len(names) > 1 else ""
+        with self._keeper.lock:
+            if found != self._strangers.get(topic, ""):
+                self._strangers[topic] = found
+                self._note_hindered()
+        return bool(found)
+
+    def _note_hindered(self) -> None:
+        strange = {role: why for role, topic, _ in self._outputs
+                   if (why := self._strangers.get(topic))}
+        with self._keeper.lock:
+            self._keeper.supervisor.hindered = strange | self._refused
+        self._keeper.wake()
 
     def _note_reach(self, unreachable: Sequence[str]) -> None:
         with self._keeper.lock:
@@ -223,9 +252,8 @@ class WatchdogNode(BrainNode):
     def _note_safety(self, message: SafetyState) -> None:
         """A conscience without its ledger lives on, so that it can halt, and lets nothing move."""
         refused = next((each for each in message.causes if each.startswith(LEDGER_REFUSED)), "")
-        with self._keeper.lock:
-            self._keeper.supervisor.hindered = {CONSCIENCE: refused} if refused else {}
-        self._keeper.wake()
+        self._refused = {CONSCIENCE: refused} if refused else {}
+        self._note_hindered()
 
     def beat(self) -> None:
         if not self.is_active:

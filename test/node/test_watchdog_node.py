@@ -1,5 +1,6 @@
 """The watchdog with real nodes in processes of their own."""
 
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 from brainos_msgs.msg import ErrorCode, Heartbeat, NodeStatus, ServiceLevel  # noqa: E402
 from brainos_msgs.srv import Failover, GetMemoryStats, GetSystemStatus, RestartNode  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import Twist, Vector3  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from waiting import wait_for  # noqa: E402
 
@@ -229,6 +231,45 @@ def test_a_conscience_without_its_ledger_is_in_the_level(graph: Any, tmp_path: P
     ledger.unlink()
     levels.wait_for(online)
     assert status(graph)["/conscience"].pid == pid
+
+
+def test_what_a_stranger_publishes_is_no_failure_of_the_node_and_is_said(
+        graph: Any, tmp_path: Path) -> None:
+    path = tmp_path / "test.yaml"
+    output = "{topic: cmd_vel, type: geometry_msgs/msg/Twist, period_s: 0.1}"
+    path.write_text(ROBOT.partition("  memory")[0] + f"  conscience: {{outputs: [{output}]}}\n")
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    graph.start(WatchdogNode, state="unconfigured", robot_file=str(path))
+    up = levels.wait_for(online)
+    pid = status(graph)["/conscience"].pid
+    stranger = graph.publisher(Twist, "cmd_vel")
+
+    def said_amid_nonsense() -> list[ServiceLevel]:
+        stranger.publish(Twist(linear=Vector3(x=math.nan)))
+        return [level for level in levels.messages
+                if level.reason == "conscience: /cmd_vel is also published by /tester"]
+
+    said = wait_for(said_amid_nonsense, lambda: levels.messages)[0]
+    assert said.level == ServiceLevel.DEGRADED_ONLINE
+    assert said.failed_components == ["conscience"]
+    graph.tester.destroy_publisher(stranger)
+    levels.wait_for(lambda level: online(level) and since(level) > since(up))
+    found = status(graph)["/conscience"]
+    assert (found.pid, found.last_failure) == (pid, "")
+
+
+def test_what_has_one_publisher_only_is_from_the_node(graph: Any, tmp_path: Path) -> None:
+    path = tmp_path / "test.yaml"
+    output = "{topic: said, type: geometry_msgs/msg/Twist, period_s: 0.1}"
+    path.write_text(ROBOT.partition("  memory")[0] + f"  memory: {{outputs: [{output}]}}\n")
+    graph.start(WatchdogNode, state="unconfigured", robot_file=str(path))
+    publisher = graph.publisher(Twist, "said")
+
+    def failed() -> bool:
+        publisher.publish(Twist(linear=Vector3(x=math.nan)))
+        return bool(status(graph)["/memory"].last_failure == "said: linear.x is nan")
+
+    wait_for(failed)
 
 
 def test_a_node_that_somebody_deactivates_rests_until_somebody_wants_it_back(
