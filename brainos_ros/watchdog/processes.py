@@ -105,7 +105,7 @@ def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:
     """Start a process in a session of its own, with the standard streams of this one only.
 
     DDS opens its sockets to be inherited; a node that kept the watchdog's would hold the ports of a
-    watchdog that died. Raises OSError if it cannot be started.
+    watchdog that died. Raises OSError if it cannot be started, or not be watched.
     """
     inherited = [int(fd) for fd in os.listdir("/proc/self/fd")]
     pid = os.posix_spawnp(
@@ -113,14 +113,19 @@ def start(argv: Sequence[str], environment: Mapping[str, str]) -> Process:
         file_actions=[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2],
         setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
     )
-    return Process(pid, start_time(pid) or 0, os.pidfd_open(pid))
+    try:
+        return Process(pid, start_time(pid) or 0, os.pidfd_open(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def adopt(pid: int, expected_start: int | None = None) -> Process | None:
     """Take over a living process; None if it is gone, a zombie, or another one of that number."""
     try:
         pidfd = os.pidfd_open(pid)
-    except (OSError, ValueError):
+    except (OSError, OverflowError, ValueError):
         return None
     begun = start_time(pid)
     if begun is None or (expected_start is not None and begun != expected_start):
@@ -235,14 +240,19 @@ class PidFile:
             body = json.loads(self._path.read_text())
             if body["boot"] != boot_id():
                 return Found()
-            left = Found({}, dict(body["active"]), list(body["given_up"]), list(body["aside"]))
-            for name, (pid, begun) in body["processes"].items():
-                process = adopt(int(pid), int(begun))
-                if process:
-                    left.living[name] = process
-            return left
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            named = [(name, int(pid), int(begun))
+                     for name, (pid, begun) in body["processes"].items()]
+            left = Found({}, {str(role): str(node) for role, node in body["active"].items()},
+                         [str(name) for name in body["given_up"]],
+                         [str(role) for role in body["aside"]])
+        except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError,
+                ValueError):
             return Found()
+        for name, pid, begun in named:
+            process = adopt(pid, begun)
+            if process:
+                left.living[name] = process
+        return left
 
 
 def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str, domain: str

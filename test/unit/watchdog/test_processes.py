@@ -1,6 +1,8 @@
 """Real processes: started, seen to end, adopted, found."""
 
 import contextlib
+import errno
+import json
 import os
 import select
 import signal
@@ -79,6 +81,19 @@ def test_an_executable_that_is_missing() -> None:
         processes.start(("/nowhere/brain",), os.environ)
 
 
+def test_what_cannot_be_watched_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        processes.start(SLEEPER, os.environ)
+    assert processes.start_time(started[0]) is None
+
+
 def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path: Path) -> None:
     file = processes.PidFile(tmp_path / "processes.json")
     assert file.read() == processes.Found()
@@ -91,6 +106,49 @@ def test_the_pid_file_gives_the_living_back(sleeper: processes.Process, tmp_path
     assert (left.active, left.given_up, left.aside) == ({"memory": "memory"}, ["pfc"], ["memory"])
     (tmp_path / "processes.json").write_text("{")
     assert file.read() == processes.Found()
+
+
+@pytest.mark.parametrize("changed", [
+    {"processes": {"memory": [float("inf"), 5]}},
+    {"processes": {"memory": ["many", 5]}},
+    {"processes": ["memory"]},
+    {"active": ["memory"]},
+    {"given_up": 7},
+    {"boot": None},
+])
+def test_a_pid_file_that_makes_no_sense_says_nothing(
+        sleeper: processes.Process, tmp_path: Path, changed: dict[str, Any]) -> None:
+    path, before = tmp_path / "processes.json", os.listdir("/proc/self/fd")
+    processes.PidFile(path).write(processes.Found({"other": sleeper}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert processes.PidFile(path).read() == processes.Found()
+    path.write_text("[" * 100_000)
+    assert processes.PidFile(path).read() == processes.Found()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("pid", [0, -1, 43210987654, 10**30])
+def test_a_pid_that_no_process_can_have_is_of_none(
+        sleeper: processes.Process, tmp_path: Path, pid: int) -> None:
+    file = processes.PidFile(tmp_path / "processes.json")
+    file.write(processes.Found({"pfc": processes.Process(pid, 5, -1), "memory": sleeper}))
+    left = file.read()
+    assert list(left.living) == ["memory"]
+    os.close(left.living["memory"].pidfd)
+
+
+@pytest.mark.parametrize("changed", [
+    {"active": {"memory": ["memory"]}}, {"given_up": [["memory"]]}, {"aside": [["memory"]]}])
+def test_a_keeper_begins_whatever_its_pid_file_says(
+        tmp_path: Path, changed: dict[str, Any]) -> None:
+    ports = Ports()
+    keeping = keeper(tmp_path, ports)
+    path = tmp_path / "watchdog/processes.json"
+    processes.PidFile(path).write(processes.Found())
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    keeping.begin()
+    assert ports.wait_for("started")
+    keeping.stop(10.0)
 
 
 @contextlib.contextmanager
