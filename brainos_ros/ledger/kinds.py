@@ -84,6 +84,7 @@ EVENTS = {
     "tried_again": 193,
     "set_aside": 194,
     "fork_server_lost": 195,
+    "put_off": 196,
 }
 
 CODES = {**OPERATIONS, **EVENTS}

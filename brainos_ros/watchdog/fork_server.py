@@ -82,7 +82,10 @@ class ForkServer:
         """Where the answer came, and the number that came; a server that is silent is lost."""
         if self._channel is None:
             return None, None
-        peer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            peer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:  # no descriptor is free, which is not the server's fault
+            return None, None
         peer.settimeout(ANSWER_S)
         try:
             with theirs:

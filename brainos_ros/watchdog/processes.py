@@ -6,6 +6,7 @@ which never point at a later process of the same number (Linux, pidfd_open(2)).
 
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import select
@@ -260,22 +261,23 @@ def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str
     """Pids of processes that run what `argv` would start as node `name`.
 
     However they were started: by a program or Python script that ends with one of `marks`, in this
-    namespace and ROS domain, with the parameters of this brain.
+    namespace and ROS domain, with the parameters of this brain. None if no descriptor is free.
     """
     own_name = os.path.basename(marks[-1])
     ours = argv[argv.index("--params-file") + 1] if "--params-file" in argv else ""
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for path in glob.glob("/proc/[0-9]*"):
+        pid = int(os.path.basename(path))
+        if pid == os.getpid():
             continue
         try:
-            arguments = _read(f"{entry.path}/cmdline").split("\0")
+            arguments = _read(f"{path}/cmdline").split("\0")
             python = "python" in os.path.basename(arguments[0])
             program = arguments[1:3] if python else arguments[:1]
             if not any(argument.endswith(tuple(marks)) for argument in program):
                 continue
             variables = dict(
                 line.split("=", 1)
-                for line in _read(f"{entry.path}/environ").split("\0") if "=" in line)
+                for line in _read(f"{path}/environ").split("\0") if "=" in line)
         except OSError:
             continue
         remaps = dict(a.split(":=", 1) for a in arguments if a.startswith("__") and ":=" in a)
@@ -283,7 +285,7 @@ def running(argv: Sequence[str], marks: Sequence[str], name: str, namespace: str
         here = at == namespace.strip("/") and variables.get("ROS_DOMAIN_ID", "0") == domain
         brain = {a for a in arguments if a.endswith(PARAMETERS)}
         if here and remaps.get("__node", own_name) == name and brain == {ours}:
-            yield int(entry.name)
+            yield pid
 
 
 def _read(path: str) -> str:

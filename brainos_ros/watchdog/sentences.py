@@ -31,6 +31,9 @@ def sentence(kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
         case "given_up":
             return "error", (f"{body['process']} failed: {body['evidence']}; given up after "
                              f"{body['limit']}")
+        case "put_off":
+            return "warning", (f"{body['process']}: {body['evidence']}; it is tried again until "
+                               "it can")
         case "set_aside":
             return "warning", (f"{body['node']} was deactivated by somebody and is left so; to "
                                f"have it back: brainos restart {body['role']}")

@@ -48,6 +48,7 @@ class Host:
     pid: int = 0  # 0: no process
     start_at: float | None = None  # when to start it, if it is to be started
     kill_at: float | None = None  # it is being stopped; SIGKILL follows then
+    short: bool = False  # the machine has no room to start it
     blamed: str = ""  # why it was killed; empty if it was asked to stop
     restarts: int = 0
 

@@ -6,6 +6,7 @@ should be in, so a lost request, a restart of the watchdog or a node started by 
 their own.
 """
 
+import errno
 import signal
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from random import Random
@@ -38,6 +39,8 @@ SETTLED_S = 1.0  # a beat that says otherwise so soon after an activation was se
 RESEND_S = 0.25  # a request is sent again if two later beats still show the old state
 ADOPTED_GRACE_S = 3.0  # for an adopted process to be heard
 STOP_S = 3.0  # from SIGTERM to SIGKILL
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+SHORTAGE_S = 0.5  # until a start is tried again that failed for one of those
 UNDISTURBED_S = 0.5  # who takes over has the processors, before what it replaces starts again
 TICK_S = 0.065  # at least so often everything is looked at
 LOOK_AGAIN_S = 0.01  # for the services of a new process
@@ -264,10 +267,24 @@ class Supervisor:
         try:
             pid = self._world.start(host.name)
         except OSError as error:
-            self._recover(host, f"it cannot be started: {error}", now)
+            evidence = f"it cannot be started: {error}"
+            if error.errno in SHORTAGES:
+                self._put_off(host, evidence, now)
+            else:
+                self._recover(host, evidence, now)
             return
+        host.short = False
         self._begun(host, pid, now, None)
         self._world.record("started", {"process": host.name, "pid": pid})
+
+    def _put_off(self, host: Host, evidence: str, now: float) -> None:
+        """The machine has no room for a process now, which is not to the blame of that one."""
+        host.start_at = now + SHORTAGE_S
+        for node in host.nodes:
+            node.last_failure = evidence
+        if not host.short:
+            host.short = True
+            self._world.record("put_off", {"process": host.name, "evidence": evidence})
 
     def _begun(self, host: Host, pid: int, now: float, grace_s: float | None) -> None:
         host.pid, host.start_at = pid, None

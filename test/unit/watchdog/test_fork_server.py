@@ -176,6 +176,19 @@ def test_a_stopped_server_ends_with_its_watchdog() -> None:
         server.ended()
 
 
+def test_a_watchdog_without_a_free_descriptor_does_not_lose_its_server() -> None:
+    assert said("""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        living = code("import time; time.sleep(60)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+        forked = code("")
+        living.signal(signal.SIGKILL)
+        ended = living.ended()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        say([forked, ended, server.lost, how(code(""))])
+    """, "import resource") == [None, "its process ended", "", "its process exited with code 0"]
+
+
 def test_nothing_is_said_twice_nor_after_the_watchdog() -> None:
     script = WATCHDOG.format(before="print('once', end='')", then="")
     for end in ("", "os._exit(0)"):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -257,6 +258,27 @@ def test_a_killed_process_is_started_again_and_all_are_stopped(tmp_path: Path) -
     keeping.stop(10.0)
     assert ports.wait_for("stopped")
     assert not keeping.loads()
+
+
+def test_without_a_free_descriptor_a_start_is_put_off_and_counts_for_nothing(
+        tmp_path: Path) -> None:
+    ports, limit = Ports(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    keeping = keeper(tmp_path, ports)
+    keeping.begin()
+    first = ports.wait_for("started")["pid"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))  # poll(2) needs some
+    try:
+        os.kill(first, signal.SIGKILL)
+        assert "cannot be started: [Errno 24]" in ports.wait_for("put_off")["evidence"]
+        assert not keeping.hear("memory", os.getppid(), 1, time.monotonic())
+        ran = keeping.ran_at
+        assert keeping.wait_until(lambda: keeping.ran_at > ran + 0.6, 10), "it runs on"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    ports.wait_for("started", 2)
+    assert [kind for kind, _ in ports.events].count("put_off") == 1, "said once"
+    assert keeping.supervisor.hosts["memory"].restarts == 1
+    keeping.stop(10.0)
 
 
 def test_what_ended_unheard_is_not_forked_next_time(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The supervisor against simulated processes on a simulated clock."""
 
+import errno
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +47,7 @@ class World:
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         self.refuses: set[str] = set()
         self.reasons: dict[str, str] = {}
-        self.unstartable: set[str] = set()
+        self.unstartable: dict[str, OSError] = {}
         self.deaf_to: set[str] = set()
         self.silent_output: set[str] = set()
         self.next_pid = 100
@@ -58,7 +60,7 @@ class World:
 
     def start(self, host: str) -> int:
         if host in self.unstartable:
-            raise FileNotFoundError(host)
+            raise self.unstartable[host]
         assert host not in self.processes, "started twice"
         self.next_pid += 1
         self.processes[host] = Simulated(self.next_pid, self.now + 0.5)
@@ -491,11 +493,28 @@ def test_a_process_that_never_speaks() -> None:
 
 def test_an_executable_that_cannot_be_started() -> None:
     world = World(brain(restart=Restart(max_restarts=1)))
-    world.unstartable.add("conscience")
+    world.unstartable["conscience"] = FileNotFoundError(errno.ENOENT, "No such file")
     world.supervisor.begin(0.0)
     world.run(5.0)
     assert "cannot be started" in world.supervisor.nodes["conscience"].last_failure
     assert world.level is Level.EMERGENCY
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM])
+def test_a_machine_without_room_for_a_process_is_not_to_its_blame(number: int) -> None:
+    world = World(brain(restart=Restart(max_restarts=1)))
+    world.unstartable["conscience"] = OSError(number, os.strerror(number))
+    world.supervisor.begin(0.0)
+    world.run(60.0)
+    assert world.kinds("put_off", "failed", "given_up") == ["put_off"]
+    assert os.strerror(number) in world.supervisor.nodes["conscience"].last_failure
+    world.unstartable.clear()
+    world.run(5.0)
+    assert world.works("pfc", "memory", "conscience")
+    world.unstartable["conscience"] = OSError(number, os.strerror(number))
+    world.kill("conscience")
+    world.run(1.0)
+    assert world.kinds("put_off") == ["put_off"] * 2
 
 
 def test_output_that_stops_with_the_heart_beating() -> None:
