@@ -87,6 +87,11 @@ class Node:
             return []
         return [self.heart.deadline(), *(out.deadline() for out in self.outputs.values())]
 
+    def uneasy(self, now: float) -> bool:
+        """Whether it seems silent."""
+        silent = any(freshness.due(now) for freshness in self.outputs.values())
+        return self.alive and (silent or self.heart.uneasy(now))
+
     def excuse(self, now: float) -> None:
         """It may have spoken without being heard: what was silent gets time to speak again."""
         beat = self.spec.heartbeat
@@ -117,6 +122,7 @@ class Role:
     spec: NodeSpec
     holder: Node
     down_since: float | None
+    nodes: Sequence[Node]  # that can hold it
     failed: bool = False  # down because of a failure, not because it is starting
     given_up: bool = False
     aside: bool = False  # somebody deactivated its holder: it stays so until somebody says else
@@ -131,6 +137,28 @@ class Role:
             and node.heart.last is not None
             and all(freshness.seen for freshness in node.outputs.values())
         )
+
+    def fail(self, now: float) -> None:
+        """It is down, and not because it is starting."""
+        self.failed = True
+        if self.down_since is None:
+            self.down_since = now
+
+    @property
+    def others(self) -> list[Node]:
+        """The nodes that can hold it and do not."""
+        return [node for node in self.nodes if node is not self.holder]
+
+    @property
+    def successor(self) -> Node | None:
+        """A stand-by that is configured and alive."""
+        ready = (node for node in self.others if node.alive and node.state == INACTIVE)
+        return next(ready, None)
+
+    @property
+    def heir(self) -> Node | None:
+        """Who takes over where the holder has no process, if nobody deactivated that."""
+        return None if self.aside or self.holder.host.pid else self.successor
 
 
 def cast(
@@ -149,9 +177,10 @@ def cast(
         return nodes[name]
 
     for role, spec in specs.items():
-        roles[role] = Role(spec, add(role, spec, "composed" if composed else role), now)
+        able = [add(role, spec, "composed" if composed else role)]
         if spec.standby and not composed:
-            add(f"{role}_standby", spec, f"{role}_standby")
+            able.append(add(f"{role}_standby", spec, f"{role}_standby"))
+        roles[role] = Role(spec, able[0], now, able)
     return roles, hosts, nodes
 
 

@@ -8,7 +8,7 @@ their own.
 
 import errno
 import signal
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -29,7 +29,6 @@ from brainos_ros.watchdog.state import (
     VERB,
     Host,
     Node,
-    Role,
     World,
     assessment,
     cast,
@@ -96,8 +95,7 @@ class Supervisor:
                 for role in held:
                     role.given_up = True
             elif not host.pid:
-                waits = any(other.alive and not role.aside
-                            for role in held for other in self._others(role))
+                waits = any(n.alive for role in held if not role.aside for n in role.others)
                 host.start_at = now + UNDISTURBED_S if waits else now
 
     def beat(self, name: str, pid: int, state: int, now: float, failure: str = "") -> bool:
@@ -160,25 +158,24 @@ class Supervisor:
         self._world.record("restart", {"role": role, "reason": reason})
         found.given_up = found.aside = False
         self._driven.add(role)
-        self._down(found, now)
-        for node in self.nodes.values():
-            if node.spec.role == role:
-                self._history[node.host.name].forgive()
-                if not node.host.pid:
-                    node.host.start_at = now
+        found.fail(now)
+        for node in found.nodes:
+            self._history[node.host.name].forgive()
+            if not node.host.pid:
+                node.host.start_at = now
         self._cycle(found.holder.host, now)
 
     def failover(self, role: str, reason: str, now: float) -> str | None:
         """Let the stand-by take a role; None, or why not."""
         found = self.roles[role]
-        node = self._successor(found)
+        node = found.successor
         if node is None:
             if found.spec.standby:
                 return f"the stand-by of {role} is not configured and alive at the moment"
             return f"{role} has no stand-by; set nodes.{role}.standby: true in the robot file"
         self._world.record("failover", {"role": role, "to": node.name, "reason": reason})
         found.aside = False
-        self._down(found, now)
+        found.fail(now)
         self._cycle(found.holder.host, now)
         return None
 
@@ -246,9 +243,7 @@ class Supervisor:
 
     def uneasy(self, now: float) -> bool:
         """Whether somebody seems silent: listen once more before the next tick."""
-        return any(
-            node.heart.uneasy(now) or any(each.due(now) for each in node.outputs.values())
-            for node in self.nodes.values() if node.alive)
+        return any(node.uneasy(now) for node in self.nodes.values())
 
     def _deadline(self, now: float) -> float:
         times = [now + TICK_S, self.ladder.deadline()]
@@ -264,14 +259,14 @@ class Supervisor:
 
     def _start(self, host: Host, now: float) -> None:
         host.start_at = None
+        if self._stopping:
+            return
         try:
             pid = self._world.start(host.name)
         except OSError as error:
             evidence = f"it cannot be started: {error}"
-            if error.errno in SHORTAGES:
-                self._put_off(host, evidence, now)
-            else:
-                self._recover(host, evidence, now)
+            then = self._put_off if error.errno in SHORTAGES else self._recover
+            then(host, evidence, now)
             return
         host.short = False
         self._begun(host, pid, now, None)
@@ -342,7 +337,7 @@ class Supervisor:
         return (
             role.holder is node
             and not role.aside
-            and not any(rival.may_act for rival in self._others(role))
+            and not any(rival.may_act for rival in role.others)
             and all(self.roles[needed].works for needed in node.spec.after)
         )
 
@@ -355,20 +350,14 @@ class Supervisor:
             host.blamed = f"{node.name}: {evidence}" if len(host.nodes) > 1 else evidence
             host.kill_at = now + STOP_S
             if self.roles[node.spec.role].holder is node:
-                self._down(self.roles[node.spec.role], now)
+                self.roles[node.spec.role].fail(now)
             self._world.record("detected", {"node": node.name, "evidence": evidence})
             self._world.signal(host.name, signal.SIGKILL)
-
-    def _down(self, role: Role, now: float) -> None:
-        role.failed = True
-        if role.down_since is None:
-            role.down_since = now
 
     def _welcome(self, now: float) -> None:
         """Note which roles work again, and which stand-bys stand by."""
         for name, role in self.roles.items():
-            ready = self._successor(role)
-            if ready:
+            if ready := role.successor:
                 self._history[ready.host.name].healthy(now)
             if not role.works:
                 continue
@@ -387,9 +376,9 @@ class Supervisor:
         for node in host.nodes:
             node.last_failure = evidence
         for role in held:
-            self._down(self.roles[role], now)
+            self.roles[role].fail(now)
         delay = self._history[host.name].failed(now)
-        successors = {r: s.name for r in held if (s := self._heir(self.roles[r]))}
+        successors = {r: s.name for r in held if (s := self.roles[r].heir)}
         body: dict[str, Any] = {"process": host.name, "roles": held, "evidence": evidence,
                                 "taken_over_by": successors}
         if delay is None:
@@ -411,7 +400,7 @@ class Supervisor:
         for other in reversed(affected(self._graph, role, host.policy.strategy)):
             theirs = self.roles[other].holder.host
             if theirs is not host and theirs.pid and theirs.kill_at is None:
-                self._down(self.roles[other], now)
+                self.roles[other].fail(now)
                 self._world.record("taken_along", {"process": theirs.name, "because_of": role})
                 self._cycle(theirs, now)
 
@@ -428,37 +417,22 @@ class Supervisor:
 
     def _held(self, host: Host) -> list[str]:
         """The roles whose holder is in this process."""
-        return [n.spec.role for n in host.nodes if self.roles[n.spec.role].holder is n]
-
-    def _others(self, role: Role) -> Iterator[Node]:
-        """The nodes that could hold the role and do not."""
-        return (node for node in self.nodes.values()
-                if node.spec.role == role.spec.role and node is not role.holder)
-
-    def _successor(self, role: Role) -> Node | None:
-        """A stand-by that is configured and alive."""
-        return next((node for node in self._others(role)
-                     if node.alive and node.state == INACTIVE), None)
-
-    def _heir(self, role: Role) -> Node | None:
-        """Who takes over a role whose holder has no process, if nobody deactivated that."""
-        return None if role.aside or role.holder.host.pid else self._successor(role)
+        return [name for name, role in self.roles.items() if role.holder.host is host]
 
     def _elect(self, now: float) -> None:
         """A role whose holder has no process goes to a stand-by that is ready."""
         if self._stopping:
             return
         for role in self.roles.values():
-            successor = self._heir(role)
-            if successor:
-                role.holder, role.given_up = successor, False
-                self._advance(successor, now)
+            if heir := role.heir:
+                role.holder, role.given_up = heir, False
+                self._advance(heir, now)
 
     def _stop_next(self, now: float) -> None:
         """A process goes once no role that needs one of its roles has a process."""
         left: set[str] = set()
         for role in reversed(self._order):
-            hosts = [n.host for n in self.nodes.values() if n.spec.role == role and n.host.pid]
+            hosts = [node.host for node in self.roles[role].nodes if node.host.pid]
             if not any(role in self._graph[later] for later in left):
                 for host in hosts:
                     self._terminate(host, now)

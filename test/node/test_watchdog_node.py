@@ -145,6 +145,20 @@ def test_what_operators_ask_for(graph: Any, robot: str) -> None:
     assert "memory" in reply.message
 
 
+def test_once_it_is_to_stop_nothing_is_brought_back(graph: Any, robot: str) -> None:
+    levels = graph.listen(ServiceLevel, "service_level", qos.STATE)
+    watchdog = graph.start(WatchdogNode, state="unconfigured", robot_file=robot)
+    levels.wait_for(online)
+    wait_for(lambda: status(graph)["/world_model_standby"].status == NodeStatus.STANDBY)
+    before = {name: (node.pid, node.restarts) for name, node in status(graph).items()}
+    watchdog._keeper.ending = True
+    for kind, door in ((RestartNode, "watchdog/restart"), (Failover, "watchdog/failover")):
+        reply = graph.call(kind, door, kind.Request(role="world_model"))
+        assert reply.error_code == ErrorCode.CANCELLED
+        assert "told to stop" in reply.message
+    assert {name: (node.pid, node.restarts) for name, node in status(graph).items()} == before
+
+
 def test_a_mistake_in_the_robot_file_is_refused_with_its_line(graph: Any, robot: str) -> None:
     Path(robot).write_text(ROBOT.replace("[memory]", "[memry]"))
     with pytest.raises(BrainError, match=r"test.yaml:6: .*did you mean 'memory'"):

@@ -70,6 +70,9 @@ class Desk:
         if name not in self._robot.nodes:
             raise BrainError(f"role {name!r} is not in {self._robot.path.name}; it has "
                              f"{', '.join(self._robot.nodes)}", ErrorCode.WATCHDOG_UNKNOWN_NODE)
+        if self._keeper.ending:
+            raise BrainError(f"the watchdog was told to stop, and {name} with it; start the brain "
+                             "again", ErrorCode.CANCELLED)
         return name
 
     def _restart(self, request: Any, response: Any) -> Any:

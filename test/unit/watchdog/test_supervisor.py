@@ -612,6 +612,24 @@ def test_stops_in_reverse_order_and_kills_what_does_not_go() -> None:
     assert world.supervisor.all_stopped
 
 
+def test_nothing_is_started_once_it_is_to_stop() -> None:
+    world = started(brain(standby=True))
+    world.kill("pfc")
+    world.run(0.1)
+    world.supervisor.stop(world.now)
+    world.events.clear()
+    for role in ("conscience", "pfc"):
+        world.supervisor.restart(role, "", world.now)
+        world.supervisor.failover(role, "", world.now)
+        world.run(0.2)
+    world.run(8.0)
+    assert world.supervisor.all_stopped
+    world.supervisor.restart("memory", "", world.now)
+    world.run(1.0)
+    assert world.supervisor.all_stopped
+    assert not world.kinds("started")
+
+
 def test_without_autostart_nodes_are_left_alone() -> None:
     world = World(brain(), autostart=False)
     world.supervisor.begin(0.0)
