@@ -35,18 +35,20 @@ def assess(
     essential: Sequence[str],
     unreachable: Sequence[str] = (),
     hindered: Mapping[str, str] = MappingProxyType({}),
+    alone: Mapping[str, str] = MappingProxyType({}),
 ) -> Assessment:
     """The level that the state of the roles calls for.
 
-    EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work, or is
-    `hindered`: lives, and says why it cannot do its job; OFFLINE if all work and the places outside
-    the robot are `unreachable`. With `working` empty and nothing failed the brain is only starting,
+    EMERGENCY if an essential role is given up on; DEGRADED_ONLINE if any role does not work, is
+    `hindered`: lives, and says why it cannot do its job, or `alone`: works, and its stand-by, the
+    node named, is given up on; OFFLINE if all work and the places outside the robot are
+    `unreachable`. With `working` empty and nothing failed the brain is only starting,
     which is DEGRADED_ONLINE too.
     """
     failed = tuple(sorted({*recovering, *given_up, *hindered}))
     actions = tuple(
-        f"Look at the log of {role} for why it keeps failing, then run: brainos restart {role}"
-        for role in sorted(given_up)
+        f"Look at the log of {node} for why it keeps failing, then run: brainos restart {role}"
+        for role, node in sorted({**alone, **{role: role for role in given_up}}.items())
     )
     lost = sorted(set(given_up) & set(essential))
     if lost:
@@ -59,9 +61,11 @@ def assess(
     if given_up:
         return Assessment(Level.DEGRADED_ONLINE, f"failed for good: {', '.join(sorted(given_up))}",
                           failed, actions)
-    if recovering or hindered:
+    if recovering or hindered or alone:
         reasons = [f"{role}: {why}" for role, why in sorted(hindered.items())]
-        actions = tuple(f"If {role} does not work when that is mended: brainos restart {role}"
+        reasons += [f"{role} has no stand-by: {node} failed for good"
+                    for role, node in sorted(alone.items())]
+        actions += tuple(f"If {role} does not work when that is mended: brainos restart {role}"
                         for role in sorted(hindered))
         if recovering:
             reasons.append(f"not working yet: {', '.join(sorted(recovering))}")

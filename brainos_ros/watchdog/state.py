@@ -52,6 +52,11 @@ class Host:
     blamed: str = ""  # why it was killed; empty if it was asked to stop
     restarts: int = 0
 
+    @property
+    def given_up(self) -> bool:
+        """Nothing will start it again."""
+        return not self.pid and self.start_at is None
+
     def deadlines(self) -> list[float]:
         """When it must be started or killed."""
         start_at = None if self.pid else self.start_at
@@ -199,4 +204,6 @@ def assessment(
         unreachable,
         {name: why for name, why in hindered.items() if name in working}
         | dict.fromkeys(aside, "deactivated by somebody"),
+        {name: node.name for name, role in roles.items() for node in role.others
+         if node.host.given_up},
     )

@@ -182,7 +182,7 @@ class Supervisor:
     @property
     def given_up(self) -> list[Host]:
         """The processes that nothing will start again, stand-bys included."""
-        return [host for host in self.hosts.values() if not host.pid and host.start_at is None]
+        return [host for host in self.hosts.values() if host.given_up]
 
     def try_again(self, reason: str, now: float) -> None:
         """What may have kept processes from working is over: start those that were given up."""

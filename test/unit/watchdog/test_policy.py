@@ -99,6 +99,16 @@ def test_levels_from_the_state_of_the_roles() -> None:
     assert any("brainos restart b" in action for action in lost.actions)
 
 
+def test_a_stand_by_that_is_given_up_on_is_named_amid_what_else_is_wrong() -> None:
+    alone = {"a": "a_standby"}
+    for found in (assess(["a"], [], [], [], ["10.0.0.2:22"], {}, alone),
+                  assess([], ["a"], [], [], alone=alone),
+                  assess(["a"], [], ["b"], [], alone=alone)):
+        assert found.level is Level.DEGRADED_ONLINE
+        assert any("log of a_standby" in action for action in found.actions)
+        assert "a_standby" not in found.failed
+
+
 def test_down_at_once_up_only_after_it_held() -> None:
     ladder = Ladder(2.0)
     assert ladder.update(0.0, DOWN)

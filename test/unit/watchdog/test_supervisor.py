@@ -431,6 +431,22 @@ def test_a_stand_by_that_was_given_up_stays_so_under_a_new_watchdog() -> None:
     assert "pfc_standby" not in world.processes
     assert [host.name for host in world.supervisor.given_up] == ["pfc_standby"]
     assert world.works("pfc")
+    assert "pfc_standby failed for good" in world.supervisor.ladder.current.reason
+
+
+def test_a_role_without_the_stand_by_it_should_have_is_in_the_level() -> None:
+    world = started(brain(standby=True, restart=Restart(max_restarts=0)))
+    world.kill("pfc")
+    world.run(5.0)
+    assert world.works("pfc", "memory", "conscience")
+    current = world.supervisor.ladder.current
+    assert current.level is Level.DEGRADED_ONLINE
+    assert current.reason == "pfc has no stand-by: pfc failed for good"
+    assert current.failed == (), "all roles work"
+    assert any("brainos restart pfc" in action for action in current.actions)
+    world.supervisor.restart("pfc", "", world.now)
+    world.run(5.0)
+    assert world.level is Level.ONLINE
 
 
 def test_what_somebody_deactivates_is_left_so_and_said() -> None:
