@@ -7,7 +7,8 @@ from brainos_ros.checked_yaml import NAME
 
 LONGEST_S = 1e9
 _NAMESPACE = re.compile(f"/?({NAME}(/{NAME})*/?)?")
-_REMAP = re.compile(f"({NAME}:)?(rostopic://|rosservice://)?[~/\\w]+:=[~/\\w]+", re.ASCII)
+_REMAP = re.compile("(rostopic://|rosservice://)?[~/\\w]+:=[~/\\w]+", re.ASCII)
+_FOR_ONE = re.compile(f"(?!ros(topic|service)://)({NAME}):.*:=.*")
 _PARAMETER = re.compile(f"([*/\\w]+:)?{NAME}(\\.\\w+)*:=.+", re.ASCII | re.DOTALL)
 _LEVEL = re.compile("([^:=]+:=)?(debug|info|warn|error|fatal)", re.IGNORECASE)
 
@@ -29,7 +30,11 @@ def namespace(text: str) -> str:
 
 
 def remap(text: str) -> str:
-    """A ROS remap rule."""
+    """A ROS remap rule for all nodes."""
+    if rule := _FOR_ONE.fullmatch(text):
+        raise ArgumentTypeError(
+            f"{text!r} is for the node {rule[2]} alone, so nobody else, not even who watches it, "
+            "would find it there; give a rule for all, FROM:=TO, or change the robot file's topics")
     return _matching(_REMAP, text, "remap rule; give FROM:=TO, e.g. scan:=front/scan")
 
 

@@ -135,6 +135,9 @@ def test_the_parameters_of_every_robot_that_is_shipped_are_right(name: str) -> N
     (("--log-level", "loud"), "argument --log-level: 'loud' is no log level; give debug, info"),
     (("--namespace", "9bad/x"), "argument --namespace: '9bad/x' is no namespace; give e.g. r1"),
     (("--remap", "junk"), "argument --remap: 'junk' is no remap rule; give FROM:=TO"),
+    (("--remap", "conscience:cmd_vel:=wheels"), "argument --remap: 'conscience:cmd_vel:=wheels' is "
+     "for the node conscience alone, so nobody else"),
+    (("--remap", "pfc:/a:=~/b"), "argument --remap: 'pfc:/a:=~/b' is for the node pfc alone"),
     (("--duration", "-1"), "argument --duration: '-1' is no span of time; give seconds above 0"),
     (("--driver-parameter", "foo"), "argument --driver-parameter: 'foo' is no parameter; give N"),
 ])
@@ -148,7 +151,8 @@ def test_an_option_that_cannot_be_right_is_refused(
 
 @pytest.mark.parametrize("given", [
     ("--log-level", "INFO"), ("--log-level", "pfc:=debug"), ("--namespace", ""),
-    ("--namespace", "/fleet/r1/"), ("--remap", "scan:=/front/scan"), ("--remap", "pfc:a:=~/b"),
+    ("--namespace", "/fleet/r1/"), ("--remap", "scan:=/front/scan"), ("--remap", "a:=~/b"),
+    ("--remap", "rostopic://scan:=/scan"),
     ("--remap", "__node:=x"), ("--driver-parameter", "seed:=5"), ("--duration", "0.5"),
     ("--driver-parameter", "sim_robot:people_file:=/a b.txt"),
 ])
