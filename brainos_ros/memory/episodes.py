@@ -1,6 +1,5 @@
 """An episode: something the robot lived, and what makes one acceptable."""
 
-import math
 import re
 import unicodedata
 import uuid
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from brainos_ros.errors import BrainError
+from brainos_ros.values import check_values
 
 WORKING, EPISODIC, SKILL = "working", "episodic", "skill"
 TIERS = {WORKING: "working", EPISODIC: "episodic", SKILL: "long_term"}
@@ -73,13 +73,8 @@ def complete(episode: Episode, now_ns: int) -> Episode:
         raise BrainError(f"reward: is {episode.reward}, must be in -1..1")
     if episode.stamp_ns < 0:
         raise BrainError("stamp: is before 1970")
-    for name, values in (("context", episode.context), ("metadata", episode.metadata)):
-        for key, value in values.items():
-            if isinstance(value, bytes):
-                raise BrainError(f"{name}: `{key}` is bytes; give text, numbers or booleans")
-            for each in value if isinstance(value, list) else (value,):
-                if isinstance(each, float) and not math.isfinite(each):
-                    raise BrainError(f"{name}: `{key}` is {each}, must be finite")
+    check_values("context", episode.context)
+    check_values("metadata", episode.metadata)
     if not episode.episode_id:
         episode.episode_id = str(uuid.uuid4())
     elif not is_uuid(episode.episode_id):

@@ -7,7 +7,6 @@ id give the same ranking again. The confidence is no draw: it is the probability
 calibrated against the outcomes.
 """
 
-import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from brainos_ros.errors import BrainError
 from brainos_ros.pfc.constraints import Constraint, ConstraintSet
 from brainos_ros.pfc.learning import Belief, Learning
+from brainos_ros.values import check_values
 
 INDIFFERENT = 0.5
 MOST_OPTIONS = 1000
@@ -168,7 +168,7 @@ def check_request(objective: str, options: Sequence[Option], context: Mapping[st
         raise BrainError("options: is empty; at least one is needed")
     if len(options) > MOST_OPTIONS:
         raise BrainError(f"options: {len(options)} given, at most {MOST_OPTIONS}")
-    _check_finite("context", context)
+    check_values("context", context)
     seen: set[str] = set()
     for place, option in enumerate(options):
         if not option.name.strip():
@@ -176,16 +176,7 @@ def check_request(objective: str, options: Sequence[Option], context: Mapping[st
         if option.name in seen:
             raise BrainError(f"options[{place}].name: `{option.name}` is there twice")
         seen.add(option.name)
-        _check_finite(f"options[{place}].attributes", option.attributes)
-
-
-def _check_finite(field_name: str, values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, bytes):
-            raise BrainError(f"{field_name}: `{key}` is bytes; give text, numbers or booleans")
-        for each in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(each, float) and not math.isfinite(each):
-                raise BrainError(f"{field_name}: `{key}` is {each}, must be finite")
+        check_values(f"options[{place}].attributes", option.attributes)
 
 
 def _weigh(

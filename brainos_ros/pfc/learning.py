@@ -13,6 +13,7 @@ no correction while a bin has few outcomes; prequential, Dawid 1984).
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -158,7 +159,8 @@ def _predict(seen: float, succeeded: float) -> float:
 def similarity(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     """Return how alike two contexts are, 0 to 1: the mean over the keys of either.
 
-    Equal values count 1, numbers 1 − |x−y| / (|x|+|y|), everything else and a missing key 0.
+    Equal values count 1, numbers 1 − |x−y| / (|x|+|y|), everything else, a missing key and numbers
+    of which no double holds that sum 0.
     """
     if a == b:
         return 1.0
@@ -174,7 +176,8 @@ def _alike(a: Any, b: Any) -> float:
         and isinstance(b, int | float)
         and not (isinstance(a, bool) or isinstance(b, bool))
     ):
-        return 1.0 - abs(a - b) / (abs(a) + abs(b))
+        size = abs(a) + abs(b)
+        return 1.0 - abs(a - b) / size if math.isfinite(size) else 0.0
     return 0.0
 
 

@@ -31,6 +31,7 @@ from brainos_ros.ros.lifecycle import BrainNode
 from brainos_ros.ros.main import run
 from brainos_ros.ros.parameters import Parameter
 from brainos_ros.shipped import shipped
+from brainos_ros.values import check_values
 
 SETTLE_S = 0.5
 ANSWER_S = 0.1  # the loop waits meanwhile
@@ -248,6 +249,7 @@ class PfcNode(BrainNode):
             return
         try:
             context = attributes_to_dict(message.context, "context")
+            check_values("context", context)
             self.learn(
                 Outcome(
                     message.episode_id,

@@ -1,6 +1,7 @@
 """The PFC among a conscience and a robot that do what the test says, over real DDS."""
 
 import json
+import math
 import queue
 import sqlite3
 import threading
@@ -40,7 +41,7 @@ from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.log import frames_from, to_record
 from brainos_ros.pfc.node import PfcNode
-from brainos_ros.pfc.store import Store
+from brainos_ros.pfc.store import Outcome, Store
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, dict_to_attributes
 
@@ -806,3 +807,28 @@ def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
     assert (told.outcome, told.reward) == ("partial", 0.5)
     reply = graph.call(Decide, "pfc/decide", request("a"))
     assert "0.5 of 1.0 similar outcomes" in reply.decision.reasoning
+
+
+@pytest.mark.parametrize("load_kg", [math.inf, math.nan])
+def test_an_episode_with_a_number_that_is_none_is_not_recorded(graph, world, load_kg):
+    pfc = start(graph)
+    decision = graph.call(Decide, "pfc/decide", request("a")).decision
+    episodes = matched(graph.publisher(Episode, "episodes"))
+    lived = {"objective": "deliver", "action": "a", "decision_id": decision.decision_id}
+    for name, value, outcome in (("bad", load_kg, "failure"), ("good", 2.0, "success")):
+        context = dict_to_attributes({"load_kg": value})
+        episodes.publish(Episode(episode_id=name, context=context, outcome=outcome, **lived))
+    wait_for(lambda: graph.within(pfc, lambda: pfc.store.knows_episode("good")))
+    graph.stop(pfc)
+    assert [each["episode_id"] for each in on_record(graph, "outcome")] == ["good"]
+
+
+def test_what_an_earlier_release_learnt_of_such_a_number_stops_nothing(graph, world):
+    pfc = start(graph)
+    for load_kg in (math.inf, 1.0):
+        outcome = Outcome(f"e{load_kg}", "d", "deliver", "a", {"load_kg": load_kg}, "success", 1.0)
+        graph.within(pfc, lambda outcome=outcome: pfc.learn(outcome))
+    graph.stop(pfc)
+    start(graph)
+    asked = request("a", context=dict_to_attributes({"load_kg": 2.0}))
+    assert graph.call(Decide, "pfc/decide", asked).success

@@ -1,3 +1,4 @@
+import math
 from random import Random
 
 import pytest
@@ -22,6 +23,16 @@ def test_similarity_counts_numbers_by_degree():
     assert similarity({"t": 20.0}, {"t": 21.0}) > similarity({"t": 20.0}, {"t": 40.0}) > 0.0
     assert similarity({"t": 1.0}, {"t": -1.0}) == 0.0
     assert similarity({"t": 1.0}, {}) == 0.0
+
+
+@pytest.mark.parametrize("one", [math.inf, math.nan, 1e308])
+@pytest.mark.parametrize("other", [-math.inf, -1e308, 1.2e308, 5e-324, 0, 2**63 - 1])
+def test_any_two_numbers_have_a_similarity(one, other):
+    assert 0.0 <= similarity({"t": one}, {"t": other}) <= 1.0
+    learning = Learning()
+    for t in (one, other):
+        learning.learn("go", "a", {"t": t}, "success", 1.0)
+    assert 0.5 <= learning.believe("go", ["a"], {"t": other})["a"].mean < 1.0
 
 
 def test_nothing_known_is_indifferent():

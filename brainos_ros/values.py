@@ -1,0 +1,17 @@
+"""Values that come with a name: what decisions, learning and the memory can use of them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from brainos_ros.errors import BrainError
+
+
+def check_values(field: str, values: Mapping[str, Any]) -> None:
+    """Raise BrainError naming `field` and the key of a value that is bytes or not finite."""
+    for key, value in values.items():
+        if isinstance(value, bytes):
+            raise BrainError(f"{field}: `{key}` is bytes; give text, numbers or booleans")
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, float) and not math.isfinite(each):
+                raise BrainError(f"{field}: `{key}` is {each}, must be finite")
