@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,15 @@ from brainos_msgs.msg import (
     ServiceLevel,
     WorldState,
 )
-from brainos_msgs.srv import Approve, Decide, Evaluate, Explain, ListPending, WriteEpisode
+from brainos_msgs.srv import (
+    Approve,
+    Decide,
+    Evaluate,
+    Explain,
+    ListPending,
+    Retrieve,
+    WriteEpisode,
+)
 from conscience_world import FAST_BASE, provisioned
 from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient, ActionServer, CancelResponse
@@ -40,6 +49,7 @@ from brainos_ros.conscience.credentials import load_key, load_operators, sign
 from brainos_ros.conscience.node import ConscienceNode
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.log import frames_from, to_record
+from brainos_ros.memory.node import MemoryNode
 from brainos_ros.pfc.node import PfcNode
 from brainos_ros.pfc.store import Outcome, Store
 from brainos_ros.ros import qos
@@ -70,6 +80,7 @@ class World(Node):
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.reward = 1.0
+        self.says: dict[str, Any] = {}
         self.meanwhile = lambda: None
         self._release = threading.Event()
         self.create_service(
@@ -116,13 +127,14 @@ class World(Node):
         self.meanwhile()
         goal.succeed()
         outcome = "success" if self.reward > 0 else "failure"
-        return Execute.Result(
-            success=True,
-            outcome=outcome,
-            reward=self.reward,
-            duration_s=1.5,
-            facts=dict_to_attributes({"stops": 2}),
-        )
+        said = {
+            "success": True,
+            "outcome": outcome,
+            "reward": self.reward,
+            "duration_s": 1.5,
+            "facts": dict_to_attributes({"stops": 2}),
+        }
+        return Execute.Result(**{**said, **self.says})
 
     def _cancel(self, goal):
         if not self.obeys:
@@ -782,6 +794,39 @@ def test_without_a_robot_pursue_says_so(graph):
     done = pursuer.pursue("a")
     assert not done.result.success
     assert "execute" in done.result.message
+    pursuer.close()
+
+
+FACTS = {"stops": 2, "nearest_person_m": math.inf, "picture": b"abc", "log": "x" * 4_200_000}
+
+
+def test_what_the_memory_would_refuse_is_left_out_of_the_episode_and_named(graph, world):
+    pfc = start(graph)
+    graph.start(MemoryNode)
+    pursuer = Pursuer(graph, pfc)
+    facts = dict_to_attributes(FACTS) + dict_to_attributes({"": 1, "stops": 3})
+    world.says = {"facts": facts, "duration_s": math.nan, "message": "done"}
+    result = pursuer.pursue("a").result
+    assert (result.success, result.outcome) == (True, "success")
+    assert result.message.startswith("done; left out of the episode: ")
+    for said in ("duration_s", "nearest_person_m", "picture", "log", "key is empty", "`stops`"):
+        assert said in result.message
+    (hit,) = wait_for(lambda: graph.call(Retrieve, "memory/retrieve").results)
+    assert hit.episode.episode_id == result.episode_id
+    assert attributes_to_dict(hit.episode.metadata, "metadata") == {"stops": 2}
+    pursuer.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "named"), [({"outcome": "Success"}, "'Success'"), ({"reward": math.nan}, "nan")]
+)
+def test_a_robot_that_reports_nonsense_failed(graph, world, says, named):
+    pursuer = Pursuer(graph, start(graph))
+    world.says = says
+    result = pursuer.pursue("a").result
+    assert (result.success, result.error_code) == (False, ErrorCode.PFC_ACTION_FAILED)
+    assert "the robot reports" in result.message
+    assert named in result.message
     pursuer.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from brainos_msgs.action import Execute, Pursue
-from brainos_msgs.msg import Attribute, Episode
+from brainos_msgs.msg import Attribute
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.action.client import ClientGoalHandle
 from rclpy.task import Future
@@ -172,17 +172,26 @@ class Acting:
         yield from self._act(goal, pursuit, decision)
         came, reward = pursuit.outcome()
         _tell(goal, pursuit, Pursue.Feedback.LEARNING, f"{came}, reward {reward:.2f}")
-        outcome = Outcome(
-            str(uuid.uuid4()),
-            decision.decision_id,
-            decision.objective,
-            decision.recommended_action,
-            attributes_to_dict(request.context, "context"),
-            came,
-            reward,
-        )
+        try:
+            outcome = Outcome(
+                str(uuid.uuid4()),
+                decision.decision_id,
+                decision.objective,
+                decision.recommended_action,
+                attributes_to_dict(request.context, "context"),
+                came,
+                reward,
+            )
+        except BrainError as error:
+            raise BrainError(
+                f"nothing is learnt of what the robot reports: {error}", ErrorCode.PFC_ACTION_FAILED
+            ) from error
         done = pursuit.result or Execute.Result(message=pursuit.reason)
-        episode: Episode = outcome_to_episode(outcome, done)
+        episode, left_out = outcome_to_episode(outcome, done)
+        said = [done.message or ("" if done.success else "the robot could not do it")]
+        if left_out:
+            said.append(f"left out of the episode: {'; '.join(left_out)}")
+        message = "; ".join(filter(None, said))
         result.outcome, result.reward = came, reward
         result.episode_id = episode.episode_id
         try:
@@ -190,10 +199,8 @@ class Acting:
         except BrainError as error:
             pursuit.unrecorded = str(error)
         if not done.success:
-            raise BrainError(
-                done.message or "the robot could not do it", ErrorCode.PFC_ACTION_FAILED
-            )
-        accept(result, done.message)
+            raise BrainError(message, ErrorCode.PFC_ACTION_FAILED)
+        accept(result, message)
 
     def _act(
         self, goal: Any, pursuit: Pursuit, decision: Decision
