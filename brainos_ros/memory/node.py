@@ -11,8 +11,15 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from brainos_msgs.msg import (
+    Attribute,
+    Pattern,
+    ScoredEpisode,
+    StreamReport,
+    TierStats,
+    TypeCount,
+)
 from brainos_msgs.msg import Episode as EpisodeMsg
-from brainos_msgs.msg import Pattern, ScoredEpisode, StreamReport, TierStats, TypeCount
 from brainos_msgs.srv import (
     Forget,
     GetAuditStats,
@@ -24,13 +31,14 @@ from brainos_msgs.srv import (
     WriteEpisode,
     WriteEpisodes,
 )
+from rcl_interfaces.msg import ParameterType
 
 from brainos_ros.errors import BrainError
 from brainos_ros.ledger import heads, prove
 from brainos_ros.memory.audit import find_stream, statistics, verify_streams
 from brainos_ros.memory.episodes import EPISODIC, SKILL, WORKING, Episode
 from brainos_ros.memory.keeper import Keeper
-from brainos_ros.memory.recall import Hit, Question
+from brainos_ros.memory.recall import FIELDS, Hit, Question
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import (
     attributes_to_dict,
@@ -148,7 +156,7 @@ class MemoryNode(BrainNode):
                 request.limit,
                 time_to_ns(request.start),
                 time_to_ns(request.end),
-                attributes_to_dict(request.filters, "filters"),
+                _filters(request.filters),
                 request.min_reward if request.use_min_reward else -1.0,
             )
         )
@@ -224,6 +232,14 @@ class MemoryNode(BrainNode):
         path = find_stream(self.home / "ledger", request.stream)
         response.bundle = list(json.dumps(prove(path, request.sequence)).encode())
         return response
+
+
+def _filters(given: list[Attribute]) -> dict[str, Any]:
+    """The filters of a request; one for an episode's own field is text, also where it says 1e3."""
+    for each in given:
+        if each.key in FIELDS and each.value.string_value:
+            each.value.type = each.value.type or ParameterType.PARAMETER_STRING
+    return attributes_to_dict(given, "filters")
 
 
 def _from_msg(message: EpisodeMsg, where: str = "") -> Episode:

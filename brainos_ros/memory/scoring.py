@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 
 DAY_NS = 86_400 * 10**9
-RECENCY_DAYS = 7.0
+FADE_NS = 7.0 * DAY_NS
+WORDS, RECENCY, REWARD = 0.7, 0.2, 0.1
 HOT, WARM = 0.4, 0.2
+_EVER_NS = 2**62
 
 
 def recency(age_ns: int) -> float:
     """1 now, 1/e after a week."""
-    return math.exp(-max(age_ns, 0) / DAY_NS / RECENCY_DAYS)
+    return math.exp(-max(age_ns, 0) / FADE_NS)
 
 
 def worth(age_ns: int, hits: int, protected: bool) -> float:
@@ -35,13 +37,19 @@ def relevance(
     0.7·share of the words asked for that it has, 0.2·recency, 0.1·reward (mapped to 0..1);
     without words recency and reward alone, in the same proportion.
     """
-    rest = 0.2 * recency(age_ns) + 0.1 * (reward + 1.0) / 2.0
+    rest = RECENCY * recency(age_ns) + REWARD * (reward + 1.0) / 2.0
     told = f"{_age(age_ns)} old, reward {reward:+.2f}"
     if not asked:
-        return rest / 0.3, told
+        return rest / (RECENCY + REWARD), told
     share = len(found) / len(asked)
     words = f"has {len(found)} of {len(asked)} words ({', '.join(found)})"
-    return 0.7 * share + rest, f"{words}, {told}"
+    return WORDS * share + rest, f"{words}, {told}"
+
+
+def oldest_ns(rest: float) -> int:
+    """How old an episode can be that scores `rest` or more without words [ns]."""
+    least = (rest - REWARD) / RECENCY
+    return math.ceil(-math.log(least) * FADE_NS) if least > 0.0 else _EVER_NS
 
 
 def _age(age_ns: int) -> str:

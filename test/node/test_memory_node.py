@@ -95,6 +95,18 @@ def test_filters_time_and_reward(graph):
     assert (refused.success, refused.error_code) == (False, ErrorCode.INVALID_ARGUMENT)
 
 
+def test_a_filter_for_a_field_is_text_by_hand_too(graph):
+    graph.start(MemoryNode)
+    write(graph, action="1e3")
+    by_hand = Attribute(key="action")
+    by_hand.value.string_value = "1e3"
+    assert len(recall(graph, filters=[by_hand]).results) == 1
+    for wrong in ([1, 2], b"x", 1000):
+        reply = recall(graph, filters=dict_to_attributes({"action": wrong}))
+        assert (reply.success, reply.error_code) == (False, ErrorCode.INVALID_ARGUMENT)
+        assert "`action`" in reply.message
+
+
 def test_a_batch_is_all_or_none(graph):
     graph.start(MemoryNode)
     good = WriteEpisodes.Request(episodes=[episode("a"), episode("b"), episode("c")])

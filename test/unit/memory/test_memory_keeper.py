@@ -1,9 +1,11 @@
 import json
+import math
 import sqlite3
 import threading
 import uuid
 from contextlib import suppress
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Stream, verify
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.housekeeping import prune
+from brainos_ros.memory import recall as recall_module
 from brainos_ros.memory.episodes import Episode
 from brainos_ros.memory.keeper import Keeper
 from brainos_ros.memory.recall import Question, Recall
@@ -110,6 +113,39 @@ def test_newer_and_better_come_first(brain):
         assert brain.recall(query) == [good, bad, old]
 
 
+def test_the_best_is_first_however_many_fit(brain):
+    """By words the one with few others beside them; without, the one that is older and better."""
+    day = 24 * HOUR
+    brain.write(*(episode(reward=-1.0, stamp_ns=NOW - HOUR + i) for i in range(250)))
+    long_ago = [episode("go there", reward=-1.0, stamp_ns=NOW - 80 * day + i) for i in range(250)]
+    (better,) = brain.write(episode("put", reward=1.0, stamp_ns=NOW - day))
+    (wordy,) = brain.write(
+        *long_ago[:-1], episode("go there", objective="o " * 50, stamp_ns=NOW - 2 * day))[-1:]
+    assert brain.recall(limit=1) == [better]
+    assert brain.recall("go there", limit=1) == [wordy]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2000), st.sampled_from([-1.0, -0.3, 0.9, 1.0]), st.sampled_from("abc")),
+        min_size=1, max_size=40),
+    st.sampled_from(["", "a", "a b", "tidy a"]),
+    st.sampled_from([{}, {"end_ns": NOW - 900 * HOUR}, {"min_reward": 0.0},
+                     {"filters": {"action": "a"}}, {"filters": {"object_type": "cube"}}]),
+)  # fmt: skip
+def test_few_are_the_first_of_many(tmp_path_factory, lived, query, asked):
+    brain = Brain(tmp_path_factory.mktemp("brain"))
+    brain.write(*(episode(a, reward=r, stamp_ns=NOW - h * HOUR) for h, r, a in lived))
+    with patch.object(recall_module, "NEWEST", 3):
+        every = [hit.score for hit in brain.keeper.retrieve(Question(query, 1000, **asked))]
+        few = [hit.score for hit in brain.keeper.retrieve(Question(query, 2, **asked))]
+    assert every == sorted(every, reverse=True)
+    assert few == pytest.approx(every[:2])
+    brain.close()
+
+
 def test_words_are_found_without_case_or_accent(brain):
     (kept,) = brain.write(episode(context={"place": "Café Zürich"}))
     assert brain.recall("cafe ZURICH") == [kept]
@@ -143,8 +179,23 @@ def test_filters_time_and_reward(brain):
     assert brain.recall(limit=1) == [cube]
 
 
+@pytest.mark.parametrize("key", ["kind", "decision_id", "place"])
+def test_a_context_may_have_the_name_of_a_field(brain, key):
+    (box, _) = brain.write(episode(context={key: "box"}), episode())
+    assert brain.recall(filters={key: "box"}) == [box]
+
+
 @pytest.mark.parametrize(
-    ("asked", "said"), [({"limit": 1001}, "limit"), ({"start_ns": 2, "end_ns": 1}, "start")]
+    ("asked", "said"),
+    [
+        ({"limit": 1001}, "limit"),
+        ({"start_ns": 2, "end_ns": 1}, "start"),
+        ({"min_reward": math.nan}, "min_reward"),
+        ({"filters": {"n": b"x"}}, "filters: `n` is bytes"),
+        ({"filters": {"n": math.inf}}, "filters: `n` is inf"),
+        ({"filters": {"action": b"x"}}, "filters: `action` is bytes"),
+        ({"filters": {"action": ["a"]}}, "filters: `action` is .'a'., must be text"),
+    ],
 )
 def test_a_wrong_question_is_named(brain, asked, said):
     with pytest.raises(BrainError, match=said):
