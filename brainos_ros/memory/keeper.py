@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from brainos_ros.clock import Unstepped
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.ledger import Record, Stream
+from brainos_ros.ledger.frames import MAX_PAYLOAD
 from brainos_ros.memory.episodes import TIERS, Episode, complete
 from brainos_ros.memory.recall import Hit, Question, Recall
 from brainos_ros.memory.scoring import worth
@@ -110,14 +111,16 @@ class Keeper:
             raise BrainError("episodes: is empty; at least one is needed")
         self._settle()
         known: dict[str, Episode] = {}
-        result, fresh = [], []
+        result = []
+        fresh: dict[str, Episode] = {}
         for place, given in enumerate(episodes):
+            given.episode_id = given.episode_id.lower()
             try:
                 episode = self._same(given, known)
                 if episode is None:
                     episode = complete(given, self._now_ns())
                     known[episode.episode_id] = episode
-                    fresh.append(episode)
+                    fresh[f"episodes[{place}]"] = episode
             except BrainError as error:
                 where = f"episodes[{place}]." if len(episodes) > 1 else ""
                 raise BrainError(f"{where}{error}", error.code) from None
@@ -147,14 +150,21 @@ class Keeper:
             )
         return kept
 
-    def _append(self, episodes: Sequence[Episode], ledger: Stream) -> None:
-        batch, count = str(uuid.uuid4()), len(episodes)
+    def _append(self, fresh: Mapping[str, Episode], ledger: Stream) -> None:
+        """All or none: what the ledger has no room for is refused before it has any."""
+        batch, count, episodes = str(uuid.uuid4()), len(fresh), list(fresh.values())
         bodies = []
-        for index, episode in enumerate(episodes):
+        for index, (where, episode) in enumerate(fresh.items()):
             body = episode.to_dict()
             if count > 1:
                 body["batch"] = [batch, index, count]
-            bodies.append(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+            packed = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+            most = min(MAX_PAYLOAD, self._max_bytes[episode.kind])
+            if len(packed) > most:
+                raise BrainError(
+                    f"{where}: takes {len(packed)} bytes, in {episode.tier} memory at most {most}"
+                )
+            bodies.append(packed)
         self._make_room(episodes, [len(body) for body in bodies], ledger)
         places = [ledger.event("episode", body) for body in bodies]
         self._late = [
@@ -257,6 +267,7 @@ class Keeper:
         content is left in its backup only. Cut short, it is finished at the next start. Raises
         BrainError (NOT_FOUND; INVALID_ARGUMENT for a purge without a reason).
         """
+        episode_id = episode_id.lower()
         if purge and not reason.strip():
             raise BrainError("reason: is empty; a purge needs one, it is kept for ever")
         with self._lock:

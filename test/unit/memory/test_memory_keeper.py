@@ -333,6 +333,35 @@ def test_half_a_batch_is_none(brain):
     assert brain.recall() == []
 
 
+def test_a_batch_that_is_refused_for_its_size_never_comes_back(tmp_path):
+    brain = Brain(tmp_path, {**LIMITS, "episodic": 1 << 30})
+    size = brain.ledger.size
+    with pytest.raises(BrainError, match=r"episodes\[1\]: takes .* memory at most 4194304"):
+        brain.write(episode("ghost"), episode("x" * 5_000_000))
+    assert brain.ledger.size == size
+    (kept,) = brain.write(episode())
+    brain.forget(kept.episode_id, purge=True, reason="asked for")
+    brain.restart(without_projection=True)
+    assert brain.recall() == []
+    brain.close()
+
+
+def test_an_episode_larger_than_its_memory_is_told_so(brain):
+    with pytest.raises(BrainError, match="in episodic memory at most 1048576") as told:
+        brain.write(episode("x" * (1 << 20)))
+    assert told.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+def test_an_id_is_the_same_in_capitals(brain):
+    (kept,) = brain.write(episode(episode_id=str(uuid.uuid4()).upper()))
+    assert brain.write(episode(episode_id=kept.episode_id.lower(), stamp_ns=NOW)) == [kept]
+    with pytest.raises(BrainError, match="with another action"):
+        brain.write(episode("drop", episode_id=kept.episode_id.upper()))
+    assert brain.recall() == [kept]
+    brain.forget(kept.episode_id.upper())
+    assert brain.recall() == []
+
+
 def test_a_ledger_that_does_not_accept_leaves_nothing(brain):
     brain.ledger.close()
     with pytest.raises(BrainError) as caught:
