@@ -22,6 +22,7 @@ from brainos_ros.memory.episodes import TIERS, Episode, complete
 from brainos_ros.memory.recall import Hit, Question, Recall
 from brainos_ros.memory.scoring import worth
 from brainos_ros.memory.store import Store
+from brainos_ros.projection import is_damage
 
 EVICT_SHARE = 0.05
 EVICT_BYTES = 1 << 16
@@ -70,6 +71,9 @@ class Keeper:
         now_ns: wall clock [ns since the Unix epoch]; a step of it, until the next start, neither
             ages an episode nor makes it younger.
         steady_ns: steady clock [ns].
+
+    Attributes:
+        damaged: where files are that SQLite could not read; this one was built anew.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Keeper:
     ) -> None:
         self._store = Store(path)
         self.recall = Recall(path)
+        self.damaged = self._store.damaged
         self._max_bytes, self._ttl_s, self._now_ns = max_bytes, ttl_s, now_ns
         self._clock = Unstepped(now_ns, steady_ns)
         self._recalls = 0
@@ -337,19 +342,31 @@ class Keeper:
     def catch_up(self, ledger: Stream) -> int:
         """Apply what the ledger has and SQLite lacks; return the number of records looked at.
 
-        After a crash that is what lay between the two writes; without the file, everything. A
+        After a crash that is what lay between the two writes; without the file, or with one that is
+        damaged or another stream's, everything. A
         `forget` may still be under way on its thread: it is finished here, and there once more.
         """
         with self.recall.lock, self._lock:
-            if self._store.end > ledger.size:
-                self._store.clear()
-            start, size = self._store.end, ledger.size
-            records = ledger.records(start)
-            while some := list(islice(records, _MANY)):
-                self._catch_up(some, ledger)
-            self._store.advance(size)
-            self._unfinished, self._late = set(), []
-            return size - start
+            try:
+                return self._replay(ledger)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+            self.recall.close()
+            self._store.begin_anew()
+            self.recall.open()
+            return self._replay(ledger)
+
+    def _replay(self, ledger: Stream) -> int:
+        if not self._store.is_of(ledger.origin) or self._store.end > ledger.size:
+            self._store.clear(ledger.origin)
+        start, size = self._store.end, ledger.size
+        records = ledger.records(start)
+        while some := list(islice(records, _MANY)):
+            self._catch_up(some, ledger)
+        self._store.advance(size)
+        self._unfinished, self._late = set(), []
+        return size - start
 
     def _catch_up(self, records: Sequence[Record], ledger: Stream) -> None:
         """Apply records and advance, so that a try that is cut short was not in vain."""

@@ -103,6 +103,11 @@ class MemoryNode(BrainNode):
 
     def activate(self) -> None:
         applied = self._keeper.catch_up(self.ledger)
+        while self._keeper.damaged:
+            self.get_logger().warning(
+                f"memory.db was damaged and is built anew from the ledger; it is kept as "
+                f"{self._keeper.damaged.pop()}, which no purge reaches: delete it when you are done"
+            )
         if applied > 1:
             self.get_logger().info(f"caught up with {applied} ledger records")
         self.create_subscription(EpisodeMsg, "episodes", self._live, qos.EVENT)

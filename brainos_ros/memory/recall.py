@@ -99,7 +99,12 @@ class Recall:
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.RLock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._path = path
+        self.open()
+
+    def open(self) -> None:
+        """Open the file again after `close`."""
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA query_only=ON")
         try:
             self._db.execute("SELECT exp(0)")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from brainos_ros.memory.episodes import Episode
+from brainos_ros.projection import is_damage, set_aside
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS episodes(
@@ -56,11 +57,31 @@ MERGE_PAGES = 64
 
 
 class Store:
-    """One SQLite file (WAL: a killed process loses nothing)."""
+    """One SQLite file (WAL: a killed process loses nothing).
+
+    Attributes:
+        damaged: where files are that SQLite could not read; this one was begun anew.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._path = path
+        self.damaged: list[Path] = []
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Keep the damaged file aside and have an empty one, to be replayed."""
+        self._db.close()
+        self.damaged.append(set_aside(self._path))
+        self._open()
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
@@ -94,11 +115,18 @@ class Store:
     def advance(self, end: int) -> None:
         self._db.execute("UPDATE meta SET value=? WHERE name='end'", (end,))
 
-    def clear(self) -> None:
-        """Forget everything, to be replayed."""
+    def is_of(self, stream: str) -> bool:
+        """Whether it is of this stream, as one that never said of which becomes."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (stream,))
+        row = self._db.execute("SELECT value FROM meta WHERE name='stream'").fetchone()
+        return bool(row[0] == stream)
+
+    def clear(self, stream: str) -> None:
+        """Forget everything, to be replayed from `stream`."""
         with self.transaction():
             for table in ("episodes", "attributes", "words", "gone"):
                 self._db.execute(f"DELETE FROM {table}")
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('stream', ?)", (stream,))
             self.advance(0)
 
     # ---------------------------------------------------------------- episodes

@@ -22,7 +22,9 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.acting.node import Acting, arguments
 from brainos_ros.pfc.constraints import load_constraints
 from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
+from brainos_ros.pfc.learning import Learning
 from brainos_ros.pfc.store import Outcome, Store
+from brainos_ros.projection import is_damage
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, refuse
 from brainos_ros.ros.decision_messages import decision_to_msg
@@ -69,7 +71,7 @@ class PfcNode(BrainNode):
         given = self.settings["constraints_file"]
         constraints = load_constraints(Path(given) if given else shipped("constraints.yaml"))
         self.store = self._owned(Store(self.home / "pfc" / "pfc.db"), Store.close)
-        self._engine = Engine(constraints, self.store.learning())
+        self._engine = Engine(constraints, Learning())
         self._asking = self._owned(Inline(self), Inline.close)
         self._evaluate = self._asking.client(Evaluate, "conscience/evaluate")
         self._redeem = self._asking.client(Redeem, "conscience/redeem")
@@ -86,7 +88,19 @@ class PfcNode(BrainNode):
         self.create_subscription(WorldState, "world_model/state", self._note_world, qos.STATE)
 
     def activate(self) -> None:
-        self._catch_up()
+        try:
+            self._catch_up()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.store.begin_anew()
+            self._catch_up()
+        while self.store.damaged:
+            self.get_logger().warning(
+                "pfc.db was damaged and is built anew from the ledger. Only it had which episodes "
+                "the memory has not got; what was under way is what has no end in the ledger. It "
+                f"is kept as {self.store.damaged.pop()}"
+            )
         interrupted = self.store.interrupted()
         for decision_id in interrupted:
             self.get_logger().warning(
@@ -116,10 +130,12 @@ class PfcNode(BrainNode):
 
     def _catch_up(self) -> None:
         """Bring the store up to the ledger, which is the truth, and learn from it."""
-        size, start = self.ledger.size, self.store.end()
-        if start > size:
-            self.get_logger().warning("the store is ahead of the ledger; it is built anew")
-            self.store.clear()
+        start = self.store.end()
+        if not self.store.is_of(self.ledger.origin) or start > self.ledger.size:
+            self.get_logger().warning(
+                "the store is ahead of the ledger, or another's; it is built anew"
+            )
+            self.store.clear(self.ledger.origin)
             start = 0
         self.store.replay(
             (record.sequence, record.kind, record.payload)

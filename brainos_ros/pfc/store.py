@@ -14,7 +14,10 @@ from typing import Any
 from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.engine import Decision
 from brainos_ros.pfc.learning import SUCCESS, Learning
+from brainos_ros.projection import is_damage, set_aside
 
+BEGAN, LEFT_BEHIND = "began", "; left behind"
+"""Of a pursuit's record: the phase it begins with, and how one ends that leaves it under way."""
 REMEMBERED = 2_000
 KEPT = 100_000
 _BATCH = 500
@@ -27,6 +30,7 @@ CREATE TABLE IF NOT EXISTS outcomes(
 CREATE INDEX IF NOT EXISTS outcome_of ON outcomes(decision_id);
 CREATE TABLE IF NOT EXISTS under_way(decision_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS owed(episode_id TEXT PRIMARY KEY, episode BLOB);
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT);
 """
 _DECISION = "INSERT OR IGNORE INTO decisions(place, decision_id, body) VALUES (?, ?, ?)"
 _OUTCOME = (
@@ -66,13 +70,32 @@ class Store:
     """Decisions and outcomes in one SQLite file (WAL: a killed process loses nothing).
 
     The last KEPT of each; the ledger has the older ones.
+
+    Attributes:
+        damaged: where files are that SQLite could not read; this one was begun anew.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self.damaged: list[Path] = []
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Keep the damaged file aside and have an empty one, to be replayed."""
+        self._db.close()
+        self.damaged.append(set_aside(self._path))
+        self._open()
+
+    def _open(self) -> None:
         self._fresh: list[tuple[str, tuple[Any, ...]]] = []
         self._added = 0
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
@@ -213,9 +236,17 @@ class Store:
         ).fetchone()
         return int(row[0]) + 1
 
-    def clear(self) -> None:
-        """Forget decisions and outcomes, to be replayed; not what no record brings back."""
+    def is_of(self, stream: str) -> bool:
+        """Whether it is of this stream, as one that never said of which becomes."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (stream,))
+        row = self._db.execute("SELECT value FROM meta WHERE name='stream'").fetchone()
+        return bool(row[0] == stream)
+
+    def clear(self, stream: str) -> None:
+        """Forget decisions and outcomes, to be replayed from `stream`; not what is under way or
+        owed."""
         self._db.executescript("DELETE FROM decisions; DELETE FROM outcomes;")
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('stream', ?)", (stream,))
 
     def replay(self, events: Iterable[tuple[int, str, bytes]]) -> None:
         """Apply (sequence, kind, JSON) records of the ledger stream, in order."""
@@ -224,6 +255,12 @@ class Store:
                 self.add_decision(place, json.loads(payload)["decision_id"], payload)
             elif kind == "outcome":
                 self.add_outcome(place, Outcome(**json.loads(payload)))
+            elif kind == "pursuit":
+                body = json.loads(payload)
+                if body["phase"] == BEGAN:
+                    self._fresh.append((_BEGAN, (body["decision_id"],)))
+                elif not body["phase"].endswith(LEFT_BEHIND):
+                    self.end_action(body["decision_id"])
             if len(self._fresh) >= _BATCH:
                 self.flush()  # so that a replay cut short has got somewhere
         self.flush()

@@ -38,19 +38,21 @@ class Journal:
         self.world = World(max_entities)
         self._path = folder / "world.json"
         self._record = record
+        self._stream = ""
         self._sequence = -1
         self._reserved = 0
         self._since_checkpoint = 0
         self._dirty: set[str] = set()
         self._live: set[str] = set()
 
-    def restore(self, read: Read, head: int, now: int) -> int:
+    def restore(self, read: Read, head: int, now: int, stream: str = "") -> int:
         """Rebuild the world from the checkpoint and the records after it; return their number.
 
         `read(first)` yields (sequence number, kind, body) of the stream from `first` on, `head` is
-        the last sequence number in it (-1: empty). A checkpoint beyond the head belongs to another
-        stream and is passed over.
+        the last sequence number in it (-1: empty), `stream` its id. A checkpoint of another stream,
+        or beyond the head, is passed over.
         """
+        self._stream = stream
         self._load_checkpoint(head)
         replayed = 0
         for sequence, kind, body in read(self._sequence + 1):
@@ -134,6 +136,7 @@ class Journal:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         body = {
             "format": FORMAT,
+            "stream": self._stream,
             "sequence": self._sequence,
             "reserved": self._reserved,
             **self.world.to_json(without=self._live),
@@ -150,6 +153,8 @@ class Journal:
         try:
             body = json.loads(self._path.read_text())
             if body["format"] != FORMAT or body["sequence"] > head:
+                return
+            if body.get("stream", self._stream) != self._stream:
                 return
             self.world.load(body)
             self._sequence, self._reserved = body["sequence"], body["reserved"]

@@ -66,7 +66,7 @@ class WorldModelNode(BrainNode):
         folder = self.home / self.role
         journal = Journal(folder, self.record, max_entities=self.settings["max_entities"])
         wall = self._ros_now
-        journal.restore(self._records, self.ledger.size - 1, wall())
+        journal.restore(self._records, self.ledger.size - 1, wall(), self.ledger.origin)
         steady = wall if self.get_clock().ros_time_is_active else time.monotonic_ns
         self._lived = Unstepped(wall, steady, journal.world.latest)
         self._journal = self._open = journal

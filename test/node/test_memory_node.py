@@ -22,6 +22,7 @@ from brainos_msgs.srv import (
     WriteEpisodes,
 )
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Log
 from waiting import matched, wait_for
 
 from brainos_ros.memory.node import MemoryNode
@@ -78,6 +79,18 @@ def test_without_the_database_the_ledger_gives_it_back(graph):
     shutil.rmtree(graph.home / "memory")
     graph.start(MemoryNode)
     assert [hit.episode.episode_id for hit in recall(graph).results] == [kept.episode_id]
+
+
+def test_a_damaged_database_is_kept_aside_and_built_anew(graph):
+    memory = graph.start(MemoryNode)
+    kept = write(graph)
+    graph.stop(memory)
+    (graph.home / "memory" / "memory.db").write_bytes(b"garbage" * 1000)
+    warned = graph.listen(Log, "/rosout")
+    graph.start(MemoryNode)
+    assert [hit.episode.episode_id for hit in recall(graph).results] == [kept.episode_id]
+    (aside,) = graph.home.glob("memory/memory.db.damaged-*")
+    assert warned.wait_for(lambda log: str(aside) in log.msg)
 
 
 def test_filters_time_and_reward(graph):

@@ -3,6 +3,7 @@
 import json
 import math
 import queue
+import shutil
 import sqlite3
 import threading
 import time
@@ -37,6 +38,7 @@ from brainos_msgs.srv import (
 )
 from conscience_world import FAST_BASE, provisioned
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
@@ -47,6 +49,7 @@ from waiting import DEADLINE_S, matched, wait_for
 from brainos_ros import errors
 from brainos_ros.conscience.credentials import load_key, load_operators, sign
 from brainos_ros.conscience.node import ConscienceNode
+from brainos_ros.ledger import Stream
 from brainos_ros.ledger.layout import Layout
 from brainos_ros.ledger.log import frames_from, to_record
 from brainos_ros.memory.node import MemoryNode
@@ -244,6 +247,36 @@ def test_the_store_is_rebuilt_from_the_ledger(graph, world):
     (graph.home / "pfc" / "pfc.db").unlink()
     start(graph)
     assert graph.call(Explain, "pfc/explain").decision == reply.decision
+
+
+def test_a_damaged_store_is_kept_aside_and_what_was_under_way_is_still_interrupted(graph, world):
+    pfc = start(graph)
+    reply = graph.call(Decide, "pfc/decide", request("a"))
+    graph.within(pfc, lambda: pfc.record_pursuit(reply.decision.decision_id, "began"))
+    graph.stop(pfc)
+    path = graph.home / "pfc" / "pfc.db"
+    path.write_bytes(b"garbage" * 1000)
+    warned = graph.listen(Log, "/rosout")
+    world.robot.destroy()
+    world.robot = None
+    pfc = start(graph)
+    assert graph.call(Explain, "pfc/explain").decision == reply.decision
+    assert interrupted(graph, pfc) == [reply.decision.decision_id]
+    (aside,) = path.parent.glob("pfc.db.damaged-*")
+    assert aside.read_bytes() == b"garbage" * 1000
+    assert "under way" in warned.wait_for(lambda log: str(aside) in log.msg).msg
+
+
+def test_a_store_of_another_stream_is_built_anew(graph, world):
+    pfc = start(graph)
+    graph.call(Decide, "pfc/decide", request("a"))
+    graph.stop(pfc)
+    shutil.rmtree(graph.home / "ledger")
+    with Stream.open(graph.home / "ledger", "pfc") as other:
+        for _ in range(9):
+            other.event("pursuit", {"decision_id": "d", "phase": "ended"})
+    start(graph)
+    assert graph.call(Explain, "pfc/explain").error_code == ErrorCode.NOT_FOUND
 
 
 def test_constraints_are_named_by_hand(graph, world):

@@ -15,7 +15,7 @@ from brainos_ros.errors import BrainError, ErrorCode
 from brainos_ros.pfc.engine import Decision
 from brainos_ros.pfc.left_behind import LeftBehind
 from brainos_ros.pfc.pursuit import Pursuit
-from brainos_ros.pfc.store import Outcome
+from brainos_ros.pfc.store import BEGAN, LEFT_BEHIND, Outcome
 from brainos_ros.ros.conversions import accept, attributes_to_dict, refuse
 from brainos_ros.ros.decision_messages import outcome_to_episode
 
@@ -218,7 +218,7 @@ class Acting:
             if not pursuit.over.done():
                 _tell(goal, pursuit, Pursue.Feedback.ACTING, said.text, said.progress)
 
-        brain.record_pursuit(decision.decision_id, "began")
+        brain.record_pursuit(decision.decision_id, BEGAN)
         brain.store.begin_action(decision.decision_id)
         sent = self._robot.send_goal_async(
             order, feedback_callback=relay, goal_uuid=_goal_id(decision.decision_id)
@@ -230,7 +230,7 @@ class Acting:
         how = pursuit.reason or "ended"
         if pursuit.left_behind:
             self._left_behind.add(decision.decision_id)
-            how = f"{how}; left behind"
+            how += LEFT_BEHIND
         self._ends.append((decision.decision_id, how, not pursuit.left_behind))
         try:
             self.record_ends()

@@ -245,6 +245,57 @@ def test_the_projection_is_rebuilt_from_the_ledger(brain):
     assert len(before) == 4
 
 
+@pytest.mark.parametrize("first_page", [0, 2])
+def test_a_damaged_projection_is_kept_aside_and_rebuilt(brain, first_page):
+    kept = sorted(each.episode_id for each in brain.write(*(episode() for _ in range(200))))
+    brain.close()
+    path = brain.home / "memory" / "memory.db"
+    content = path.read_bytes()
+    broken = content[: first_page * 4096] + b"\xff" * (len(content) - first_page * 4096)
+    path.write_bytes(broken)
+    brain.open()
+    (aside,) = brain.keeper.damaged
+    assert aside.parent == path.parent
+    assert aside.read_bytes() == broken
+    assert sorted(each.episode_id for each in brain.recall(limit=1000)) == kept
+    brain.restart()
+    assert (brain.keeper.damaged, brain.looked_at) == ([], 0)
+
+
+def test_damage_that_is_found_while_catching_up_is_no_other(brain, monkeypatch):
+    kept = brain.write(episode())
+    brain.close()
+    errors = [sqlite3.DatabaseError("malformed"), sqlite3.OperationalError("disk I/O error")]
+    replay = Keeper._replay
+
+    def fail_once(*given):
+        if errors:
+            raise errors.pop()
+        return replay(*given)
+
+    monkeypatch.setattr(Keeper, "_replay", fail_once)
+    with pytest.raises(sqlite3.OperationalError):
+        brain.open()
+    assert brain.keeper.damaged == []
+    brain.close()
+    brain.open()
+    assert len(brain.keeper.damaged) == 1
+    assert brain.recall() == list(kept)
+
+
+def test_a_projection_of_another_stream_is_rebuilt(brain):
+    brain.write(episode("old_life"))
+    brain.close()
+    (brain.home / "ledger").rename(brain.home / "before")
+    with Stream.open(brain.home / "ledger", "memory") as other:
+        for n in range(5):
+            other.event("heads", {"heads": {str(n): ""}})
+        lived = episode("new_life", episode_id=str(uuid.uuid4()), stamp_ns=NOW)
+        other.event("episode", lived.to_dict())
+    brain.open()
+    assert brain.recall() == [lived]
+
+
 def test_what_the_ledger_has_and_the_projection_lacks_is_caught_up(brain):
     (first,) = brain.write(episode())
     late = episode("late", episode_id=str(uuid.uuid4()), stamp_ns=NOW)

@@ -118,7 +118,7 @@ def test_an_action_under_way_is_reported_also_after_the_store_was_built_anew(sto
     decision = decide()
     store.add_decision(4, decision.decision_id, packed(decision))
     store.begin_action(decision.decision_id)
-    store.clear()
+    store.clear("stream")
     assert store.end() == 0
     assert store.interrupted() == [decision.decision_id]
     store.replay([(2, "decision", packed(decision))])
@@ -136,7 +136,7 @@ def test_replay_rebuilds_and_repeats_without_harm(store):
     assert store.end() == 8
     store.replay(events)
     assert store.explain() == (decision, "success", 1.0)
-    store.clear()
+    store.clear("stream")
     assert store.end() == 0
     store.replay(events)
     assert store.explain() == (decision, "success", 1.0)
@@ -184,3 +184,19 @@ def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(s
         assert again.knows_decision("d1")
         assert again.knows_episode("e1")
         assert again.knows_decision("d2")
+
+
+def test_what_is_under_way_is_what_the_ledger_has_no_end_of(store):
+    phases = [("a", "began"), ("a", "ended"), ("b", "began"), ("c", "began"),
+              ("c", "cancelled; left behind"), ("d", "began"), ("d", "x; left behind"),
+              ("d", "interrupted")]  # fmt: skip
+    bodies = [json.dumps({"decision_id": who, "phase": phase}).encode() for who, phase in phases]
+    store.replay((place, "pursuit", body) for place, body in enumerate(bodies))
+    assert store.interrupted() == ["b", "c"]
+
+
+def test_it_is_of_the_first_stream_it_was_told_of_until_it_is_cleared(store):
+    assert store.is_of("one")
+    assert not store.is_of("two")
+    store.clear("two")
+    assert store.is_of("two")

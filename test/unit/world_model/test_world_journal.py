@@ -229,3 +229,16 @@ def test_replay_equals_what_was_lived(tmp_path_factory, done) -> None:
         for entity_id, entity in world.entities.items():
             assert copy.world.entities[entity_id].to_json() == entity.to_json()
         assert copy.world.snapshot().relations == world.snapshot().relations
+
+
+def test_a_checkpoint_of_another_stream_is_passed_over(tmp_path) -> None:
+    journal = Journal(tmp_path, Stream().record)
+    journal.restore(Stream().read, -1, 0, "brainos/world_model/one")
+    fill(journal)
+    journal.checkpoint()
+    other = Stream()
+    for _ in range(100):
+        other.record("note", {})
+    again = Journal(tmp_path, other.record)
+    assert again.restore(other.read, 99, 0, "brainos/world_model/two") == 100
+    assert again.world.entities == {}
