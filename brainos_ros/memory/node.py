@@ -159,8 +159,8 @@ class MemoryNode(BrainNode):
             Question(
                 request.query,
                 request.limit,
-                time_to_ns(request.start),
-                time_to_ns(request.end),
+                time_to_ns(request.start, "start"),
+                time_to_ns(request.end, "end"),
                 _filters(request.filters),
                 request.min_reward if request.use_min_reward else -1.0,
             )
@@ -250,7 +250,7 @@ def _filters(given: list[Attribute]) -> dict[str, Any]:
 def _from_msg(message: EpisodeMsg, where: str = "") -> Episode:
     return Episode(
         episode_id=message.episode_id,
-        stamp_ns=time_to_ns(message.stamp),
+        stamp_ns=time_to_ns(message.stamp, f"{where}stamp"),
         objective=message.objective,
         context=attributes_to_dict(message.context, f"{where}context"),
         action=message.action,

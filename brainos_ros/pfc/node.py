@@ -256,14 +256,17 @@ class PfcNode(BrainNode):
         )
 
     def _learn_from(self, message: Episode) -> None:
-        """An episode of somebody who acted on a decision himself; what is known teaches nothing.
+        """An episode of somebody who acted on a decision himself; what is known teaches nothing,
+        nor does what was done instead of what was decided.
 
         Raises BrainError if the ledger refuses it.
         """
-        known = self.store.knows_decision(message.decision_id)
-        if not known or self.store.knows_episode(message.episode_id):
+        decided = self.store.action_of(message.decision_id)
+        if decided is None or self.store.knows_episode(message.episode_id):
             return
         try:
+            if message.action != decided:
+                raise BrainError(f"action: is {message.action!r}, `{decided}` was decided")
             context = attributes_to_dict(message.context, "context")
             check_values("context", context)
             self.learn(

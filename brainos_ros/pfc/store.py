@@ -182,10 +182,13 @@ class Store:
         """The memory has it."""
         self._db.execute("DELETE FROM owed WHERE episode_id=?", (episode_id,))
 
-    def knows_decision(self, decision_id: str) -> bool:
+    def action_of(self, decision_id: str) -> str | None:
+        """What a decision recommended (empty: nothing); None if it is not known."""
         self.flush()
-        row = self._db.execute("SELECT 1 FROM decisions WHERE decision_id=?", (decision_id,))
-        return row.fetchone() is not None
+        row = self._db.execute(
+            "SELECT body FROM decisions WHERE decision_id=?", (decision_id,)
+        ).fetchone()
+        return str(json.loads(row[0])["recommended_action"]) if row else None
 
     def knows_episode(self, episode_id: str) -> bool:
         self.flush()

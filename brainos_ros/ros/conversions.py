@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from brainos_msgs.msg import Attribute
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
 from brainos_ros.errors import BrainError, ErrorCode
@@ -104,8 +104,13 @@ def _parameter(key: str, value: Any) -> ParameterValue:
     return parameter
 
 
-def time_to_ns(time: Time) -> int:
-    """A time in nanoseconds since its clock's epoch."""
+def time_to_ns(time: Time | Duration, field: str = "stamp") -> int:
+    """A time, or a duration, of a request in nanoseconds (since its clock's epoch).
+
+    Raises `BrainError` naming `field` where the nanoseconds make a second or more.
+    """
+    if time.nanosec >= 1_000_000_000:
+        raise BrainError(f"{field}: nanosec is {time.nanosec}, must be less than 1000000000")
     return int(time.sec) * 1_000_000_000 + int(time.nanosec)
 
 

@@ -54,7 +54,7 @@ def _fields_from(message: Any, names: tuple[str, ...]) -> dict[str, Any]:
     values = {name: getattr(message, name) for name in names}
     for name in values:
         if name in TIMES:
-            values[name] = time_to_ns(values[name])
+            values[name] = time_to_ns(values[name], name)
         elif name in BYTES:
             values[name] = bytes(values[name])
     return values

@@ -52,7 +52,7 @@ def observation_from(message: msg.Observation, now: int, skew: int) -> Observati
         message.source_entity_id,
         attributes_to_dict(message.data, "data"),
         pose_from(message.frame_id, message.pose),
-        time_to_ns(message.ttl),
+        time_to_ns(message.ttl, "ttl"),
     )
 
 
@@ -171,7 +171,7 @@ def entity_from(message: msg.Entity, now: int) -> Entity:
         message.rank,
         attributes_to_dict(message.attributes, "attributes"),
         pose_from(message.frame_id, message.pose),
-        time_to_ns(message.ttl),
+        time_to_ns(message.ttl, "ttl"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.values import same
 from brainos_ros.world_model.entities import (
     TRACKED,
     Entity,
@@ -94,7 +95,7 @@ class World:
             entity_id
             for entity_id, entity in self.entities.items()
             if entity_type in ("", entity.entity_type)
-            and all(key in entity.facts and entity.facts[key].value == value
+            and all(key in entity.facts and same(entity.facts[key].value, value)
                     for key, value in wanted.items())
         )  # fmt: skip
         page = [entity_id for entity_id in matching if entity_id > after][: limit or 1000]
@@ -179,10 +180,10 @@ class World:
         """
         held = self.entities.get(entity.entity_id)
         if held:
-            same = (held.entity_type, held.rank, held.attributes, held.where, held.ttl) == (
-                entity.entity_type, entity.rank, entity.attributes, entity.where, entity.ttl,
-            )  # fmt: skip
-            if same:
+            told, known = entity.attributes, held.attributes
+            if (held.entity_type, held.rank, held.where, held.ttl, known.keys()) == (
+                entity.entity_type, entity.rank, entity.where, entity.ttl, told.keys(),
+            ) and all(same(known[key], told[key]) for key in told):  # fmt: skip
                 return None
             raise BrainError(
                 f"entity_id {entity.entity_id!r} is taken by another {held.entity_type}",

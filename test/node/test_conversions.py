@@ -4,6 +4,7 @@ import math
 
 import pytest
 from brainos_msgs.msg import Attribute
+from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
 from rcl_interfaces.msg import ParameterValue
@@ -97,6 +98,11 @@ def test_a_list_of_whole_and_real_numbers_becomes_real() -> None:
 @given(st.integers(0, 2**31 * 1_000_000_000 - 1))
 def test_times_are_exact_in_nanoseconds(ns: int) -> None:
     assert time_to_ns(ns_to_time(ns)) == ns
+
+
+def test_nanoseconds_that_make_a_second_are_refused() -> None:
+    with pytest.raises(BrainError, match="end: nanosec is 1000000000"):
+        time_to_ns(Time(sec=1, nanosec=1_000_000_000), "end")
 
 
 @given(st.floats(0, 2**31 - 1))

@@ -887,6 +887,17 @@ def test_it_learns_from_who_acted_on_a_decision_himself(graph, world):
     assert "0.5 of 1.0 similar outcomes" in reply.decision.reasoning
 
 
+def test_what_was_done_instead_of_what_was_decided_is_not_its_outcome(graph, world):
+    pfc = start(graph)
+    decision = graph.call(Decide, "pfc/decide", request("a")).decision
+    episodes = matched(graph.publisher(Episode, "episodes"))
+    lived = {"objective": "deliver", "decision_id": decision.decision_id}
+    episodes.publish(Episode(episode_id="e1", action="b", outcome="failure", **lived))
+    episodes.publish(Episode(episode_id="e2", action="a", outcome="success", **lived))
+    wait_for(lambda: graph.within(pfc, lambda: pfc.store.knows_episode("e2")))
+    assert not graph.within(pfc, lambda: pfc.store.knows_episode("e1"))
+
+
 @pytest.mark.parametrize("load_kg", [math.inf, math.nan])
 def test_an_episode_with_a_number_that_is_none_is_not_recorded(graph, world, load_kg):
     pfc = start(graph)

@@ -74,9 +74,9 @@ def test_learning_comes_back(store, tmp_path):
 
 def test_it_knows_its_decisions(store):
     decision = decide()
-    assert not store.knows_decision(decision.decision_id)
+    assert store.action_of(decision.decision_id) is None
     add(store, decision)
-    assert store.knows_decision(decision.decision_id)
+    assert store.action_of(decision.decision_id) == decision.recommended_action
 
 
 def test_an_outcome_counts_once(store):
@@ -147,12 +147,13 @@ def test_what_is_older_than_the_last_kept_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "_BATCH", 5)
     with closing(Store(tmp_path / "pfc.db")) as store:
         for place in range(40):
-            store.add_decision(place, f"decision {place}", b"{}")
+            body = b'{"recommended_action": "a"}'
+            store.add_decision(place, f"decision {place}", body)
             store.flush()
             if not place:
                 store.begin_action("decision 0")
-        assert not store.knows_decision("decision 20")
-        assert all(store.knows_decision(f"decision {place}") for place in range(30, 40))
+        assert store.action_of("decision 20") is None
+        assert all(store.action_of(f"decision {place}") == "a" for place in range(30, 40))
         assert store.end() == 40
         assert store.interrupted() == ["decision 0"], "the robot may still be acting on it"
 
@@ -169,7 +170,7 @@ def test_what_is_owed_and_not_learnt(store):
 
 def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(store, tmp_path):
     store._db.execute("PRAGMA query_only=ON")
-    store.add_decision(3, "d1", b"{}")
+    store.add_decision(3, "d1", b'{"recommended_action": ""}')
     store.add_outcome(4, outcome())
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError):
@@ -177,13 +178,13 @@ def test_what_a_full_disk_refused_is_written_later_and_nothing_after_it_before(s
     with pytest.raises(sqlite3.OperationalError):
         store.owe("e1", b"an episode")
     store._db.execute("PRAGMA query_only=OFF")
-    store.add_decision(5, "d2", b"{}")
+    store.add_decision(5, "d2", b'{"recommended_action": ""}')
     assert store.end() == 6
     assert store.owed() == ("e1", b"an episode")
     with closing(Store(tmp_path / "pfc" / "pfc.db")) as again:
-        assert again.knows_decision("d1")
+        assert again.action_of("d1") == ""
         assert again.knows_episode("e1")
-        assert again.knows_decision("d2")
+        assert again.action_of("d2") == ""
 
 
 def test_what_is_under_way_is_what_the_ledger_has_no_end_of(store):

@@ -89,6 +89,19 @@ def test_create_again_is_nothing_unless_it_differs() -> None:
     assert refused.value.code is ErrorCode.ALREADY_EXISTS
 
 
+def test_true_is_not_one() -> None:
+    world = World()
+    add(world, "dock", attributes={"full": True, "marks": [1, 0], "load": 1})
+    with pytest.raises(BrainError, match="taken"):
+        add(world, "dock", attributes={"full": 1, "marks": [1, 0], "load": 1})
+    with pytest.raises(BrainError, match="taken"):
+        add(world, "dock", attributes={"full": True, "marks": [True, False], "load": 1})
+    same = Entity.new("object", 0, "dock", attributes={"full": True, "marks": [1, 0], "load": 1.0})
+    assert world.plan_create(same) is None
+    assert world.select(filters={"full": 1})[1] == 0
+    assert world.select(filters={"full": True, "load": 1.0, "marks": [1.0, 0]})[1] == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
