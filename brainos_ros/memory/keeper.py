@@ -125,7 +125,7 @@ class Keeper:
                 if episode is None:
                     episode = complete(given, self._now_ns())
                     known[episode.episode_id] = episode
-                    fresh[f"episodes[{place}]"] = episode
+                    fresh[f"episodes[{place}]" if len(episodes) > 1 else "episode"] = episode
             except BrainError as error:
                 where = f"episodes[{place}]." if len(episodes) > 1 else ""
                 raise BrainError(f"{where}{error}", error.code) from None
