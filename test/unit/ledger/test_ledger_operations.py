@@ -320,7 +320,8 @@ def test_an_index_whose_building_failed_half_way_is_not_used(
         for _ in range(50):
             stream.event("note", b"z" * 100)
         stream.put("late", b"2")
-        stream._paths.drop()
+        with stream._paths_lock:
+            stream._paths.drop()
         real, left = log.load, [2]
 
         def load(segment: SegmentFile) -> bytes:
