@@ -132,9 +132,7 @@ class PfcNode(BrainNode):
         """Bring the store up to the ledger, which is the truth, and learn from it."""
         start = self.store.end()
         if not self.store.is_of(self.ledger.origin) or start > self.ledger.size:
-            self.get_logger().warning(
-                "the store is ahead of the ledger, or another's; it is built anew"
-            )
+            self.get_logger().warning("the store is not this ledger's; it is built anew")
             self.store.clear(self.ledger.origin)
             start = 0
         self.store.replay(
