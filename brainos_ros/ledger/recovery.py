@@ -18,7 +18,7 @@ from brainos_ros.ledger.layout import PRUNED, RAW, Layout, SegmentFile
 from brainos_ros.ledger.log import load, read_header
 from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, Run, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, last_checkpoint
-from brainos_ros.ledger.tiles import Derived, Tiles, pack_offsets
+from brainos_ros.ledger.tiles import Derived, Tiles
 from brainos_ros.ledger.walk import Walk, later_seals
 
 RECOVERABLE, HUMAN = "FROZEN_RECOVERABLE", "FROZEN_HUMAN"
@@ -99,12 +99,12 @@ def recover(layout: Layout, stream_id: bytes, key: PublicKey, tiles: Tiles) -> R
             raise Damage("the newest segment of the log is missing")
         walk = _enter(segments, stream_id, tiles)
         _walk_newest(layout, segments[-1], walk, checkpoint)
-        size, fresh = walk.mountain.size, walk.mountain.take_fresh()
+        derived = walk.take_derived()
+        size, fresh, _ = derived
         tiles.cut(size)
         _compare(checkpoint, walk, _followed_by(tiles, size, fresh))
     except Damage as damage:
         raise freeze(layout, HUMAN, str(damage)) from None
-    derived = (size, fresh, pack_offsets(walk.offsets))
     return Recovered(segments[-1], walk, checkpoint, end, _unnamed(layout, size), derived)
 
 
@@ -186,10 +186,10 @@ def rebuild_tiles(segments: list[SegmentFile], stream_id: bytes, tiles: Tiles) -
     walk = Walk(Mountain())
     for segment in segments:
         walk_segment(segment, walk, stream_id, tiles)
-        fresh, offsets = walk.mountain.take_fresh(), pack_offsets(walk.offsets)
+        size, fresh, offsets = walk.take_derived()
         if segment.suffix == PRUNED:
             fresh[0].clear()
-        tiles.extend(walk.mountain.size, fresh, offsets)
+        tiles.extend(size, fresh, offsets)
     return walk
 
 

@@ -79,6 +79,21 @@ class Tiles:
         if offsets:
             disk.write_all(self._offsets, offsets, 4 * size - len(offsets))
 
+    def differing(self, size: int, fresh: list[bytearray], offsets: bytes) -> list[str]:
+        """The files that hold other nodes or offsets than these, which `extend` would store.
+
+        They may lag behind.
+        """
+        found = []
+        for level, hashes in enumerate(fresh):
+            count = len(hashes) // HASH_SIZE
+            start = size // TILE_WIDTH**level - count
+            if not hashes.startswith(self.stored(level, start, count)):
+                found.append(f"tiles/{level}")
+        if not offsets.startswith(self.stored_offsets(size - len(offsets) // 4, size)):
+            found.append("offsets")
+        return found
+
     def cut(self, size: int) -> None:
         """Forget what lies beyond `size` leaves."""
         level = 0

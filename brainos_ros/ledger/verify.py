@@ -13,10 +13,10 @@ from brainos_ros.ledger import erasure, frames, kinds, rotation
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.layout import PRUNED, Layout, SegmentFile, find
 from brainos_ros.ledger.log import content, frames_from, read_header
-from brainos_ros.ledger.merkle import HASH_SIZE, TILE_WIDTH, Mountain, range_root
+from brainos_ros.ledger.merkle import Mountain, range_root
 from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, rotation_text
 from brainos_ros.ledger.recovery import walk_segment
-from brainos_ros.ledger.tiles import Tiles, pack_offsets
+from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.walk import Walk, later_seals
 
 #: What reading a payload that is JSON, but not what it must be, raises.
@@ -254,16 +254,9 @@ class Audit:
 
     def _compare_stored(self, segment: SegmentFile, tiles: Tiles) -> None:
         """Stored nodes and offsets may lag behind the log, but not differ from it."""
-        fresh, offsets = self.walk.mountain.take_fresh(), pack_offsets(self.walk.offsets)
-        if not self._derived or segment.suffix == PRUNED:
-            return
-        for level, hashes in enumerate(fresh):
-            count = len(hashes) // HASH_SIZE
-            start = self.size // TILE_WIDTH**level - count
-            if not hashes.startswith(tiles.stored(level, start, count)):
-                self.stale.append(f"tiles/{level}")
-        if not offsets.startswith(tiles.stored_offsets(self.size - len(offsets) // 4, self.size)):
-            self.stale.append("offsets")
+        made = self.walk.take_derived()
+        if self._derived and segment.suffix != PRUNED:
+            self.stale += tiles.differing(*made)
 
     def _take_operation(self, frame: Frame) -> None:
         if frame.kind == kinds.CREATED:

@@ -8,6 +8,7 @@ from zlib import crc32
 from brainos_ros.ledger import frames
 from brainos_ros.ledger.frames import Damage, Frame
 from brainos_ros.ledger.merkle import Mountain
+from brainos_ros.ledger.tiles import Derived, pack_offsets
 
 _LAST_OPERATION = 15
 CHAIN, TREE, BODY, ORDER = "chain-continuity", "peaks-against-chain", "body-hashes", "no-rewind"
@@ -28,7 +29,7 @@ class Walk:
         mountain: the tree over the records so far.
         seals: the seals of the segment walked last, the one before it first.
         offset: where the walk stands in the segment; after Damage, where the damage is.
-        offsets: of the records of the segment walked last.
+        offsets: of the records walked since the segment began or they were taken.
         operations: the frames of operations in it (put, move, …), as opposed to events.
         erased: numbers of all erased records so far.
         kinds: the codes of the kinds of all records so far.
@@ -59,6 +60,11 @@ class Walk:
         self.offset = frames.SEGMENT_HEADER_SIZE
         self.offsets = array("I")
         self.operations = []
+
+    def take_derived(self) -> Derived:
+        """What there is to store of the records walked since the last call."""
+        offsets, self.offsets = self.offsets, array("I")
+        return self.mountain.size, self.mountain.take_fresh(), pack_offsets(offsets)
 
     def walk(self, data: bytes) -> None:
         """Walk the frames of a segment to its end, or to where only zeros follow.
