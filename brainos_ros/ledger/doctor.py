@@ -60,7 +60,7 @@ DERIVED = ("leaf-count", "manifest-against-head", "index-coverage")
 class Doctor:
     """Examines the stream in the directory `path`. Raises BrainError (NOT_FOUND).
 
-    A head `kept` elsewhere is held against it; `progress` is called as in `Audit`.
+    A head `kept` elsewhere is held against it; `progress` and `workers` are as in `Audit`.
     """
 
     def __init__(
@@ -68,14 +68,16 @@ class Doctor:
         path: Path,
         kept: Checkpoint | None = None,
         progress: Callable[[int], None] | None = None,
+        workers: int = 1,
     ) -> None:
         self._layout = find(Path(path))
         self._kept = kept
         self._progress = progress
+        self._workers = workers
 
     def examine(self) -> Diagnosis:
         """Check every invariant; changes nothing. Raises OSError."""
-        audit = Audit(self._layout, self._kept, self._progress, derived=True).run()
+        audit = self._audit(derived=True)
         self._check_key(audit)
         walk, size = audit.walk, audit.size
         figures = {
@@ -112,6 +114,9 @@ class Doctor:
             checks[name] = Check(name, verdict, detail)
         only_torn = audit.torn and len(audit.problems) == 1
         return self._conclude(list(checks.values()), audit.report(), only_torn)
+
+    def _audit(self, derived: bool = False) -> Audit:
+        return Audit(self._layout, self._kept, self._progress, derived, self._workers).run()
 
     def _conclude(self, checks: list[Check], report: Report, only_torn: bool) -> Diagnosis:
         failed = {check.name for check in checks if check.verdict == FAIL}
@@ -277,13 +282,13 @@ class Doctor:
     def _repair(self) -> list[str]:
         repaired = []
         erasure.mend(self._layout)
-        audit = Audit(self._layout, self._kept, self._progress).run()
+        audit = self._audit()
         erased = set(audit.walk.erased)
         if audit.purged - erased:
             count = erasure.redo(self._layout, audit.purged, erased)
             if count:
                 repaired.append(f"erased {count} records that were purged")
-            audit = Audit(self._layout, self._kept, self._progress).run()
+            audit = self._audit()
         self._check_key(audit)
         if audit.problems and not (audit.torn and len(audit.problems) == 1):
             return repaired

@@ -30,17 +30,18 @@ class Consolidated(NamedTuple):
     bytes_after: int
 
 
-def consolidate(stream: Stream) -> Consolidated:
+def consolidate(stream: Stream, workers: int = 1) -> Consolidated:
     """Walk, seal, compress, sign, publish.
 
-    The whole log is verified first; then every sealed segment is compressed, a head is signed,
-    heads between the segments' ends are dropped, and `manifest.json` says what there is.
+    The whole log is verified first, with `workers` as in `Audit`; then every sealed segment is
+    compressed, a head is signed, heads between the segments' ends are dropped, and
+    `manifest.json` says what there is.
 
     Raises BrainError (LEDGER_REFUSED) where the log does not verify, OSError.
     """
     layout = Layout(stream.path)
     checkpoint = stream.checkpoint()
-    report = Audit(layout).run().report()
+    report = Audit(layout, workers=workers).run().report()
     if not report.verified:
         raise BrainError(
             f"stream '{report.stream}' does not verify, so nothing was changed: {report.problem}",

@@ -4,7 +4,7 @@ import json
 import os
 from base64 import b64decode
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from operator import index
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from brainos_ros.ledger.notes import Checkpoint, PublicKey, read_checkpoints, ro
 from brainos_ros.ledger.recovery import walk_segment
 from brainos_ros.ledger.tiles import Tiles
 from brainos_ros.ledger.walk import Walk, later_seals
+from brainos_ros.ledger.workers import Ahead, walk_ahead
 
 #: What reading a payload that is JSON, but not what it must be, raises.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -47,7 +48,8 @@ class Audit:
     """One walk over a whole stream, and everything it found.
 
     `progress`, where given, is called after each segment with the number of records verified;
-    with `derived` the stored nodes and offsets are compared too.
+    with `derived` the stored nodes and offsets are compared too. More than one of `workers` are
+    processes that share a long log and find the same; a node, whose robot needs its CPUs, has one.
 
     Attributes:
         problems: (invariant, sentence) of each thing that is wrong, in the order found.
@@ -69,6 +71,7 @@ class Audit:
         kept: Checkpoint | None = None,
         progress: Callable[[int], None] | None = None,
         derived: bool = False,
+        workers: int = 1,
     ) -> None:
         self.problems: list[tuple[str, str]] = []
         self.walk = Walk(Mountain())
@@ -83,6 +86,7 @@ class Audit:
         self._kept = kept
         self._progress = progress
         self._derived = derived
+        self._workers = workers
         self._live = is_locked(layout)
         self._confirmed: set[int] = set()
         self._gone: list[range] = []
@@ -164,20 +168,23 @@ class Audit:
 
     def _walk(self, tiles: Tiles) -> None:
         segments = self._layout.segments()
-        for segment in segments:
-            start = self.size
-            try:
-                segment = self._walk_segment(segment, tiles)
-                if segment.suffix == PRUNED:
-                    self._confirm_by_nodes(start, tiles)
-            except Damage as damage:
-                self._judge(damage, segment, segment == segments[-1])
-                return
-            finally:
-                self._compare_stored(segment, tiles)
-                self._take(segment, start)
-            if self._progress:
-                self._progress(self.size)
+        ahead = walk_ahead(self._layout, segments, self._derived, self._workers)
+        with closing(ahead):
+            for segment, found in zip(segments, ahead, strict=False):
+                start = self.size
+                try:
+                    if not (found and self._join(found, segment)):
+                        segment = self._walk_segment(segment, tiles)
+                    if segment.suffix == PRUNED:
+                        self._confirm_by_nodes(start, tiles)
+                except Damage as damage:
+                    self._judge(damage, segment, segment == segments[-1])
+                    return
+                finally:
+                    self._compare_stored(segment, tiles)
+                    self._take(segment, start)
+                if self._progress:
+                    self._progress(self.size)
 
     def _confirm_by_nodes(self, start: int, tiles: Tiles) -> None:
         """Heads over a pruned segment: their seals are gone, the roots are not."""
@@ -198,6 +205,15 @@ class Audit:
             )
         else:
             self._problem(damage.check, str(damage))
+
+    def _join(self, found: Ahead, segment: SegmentFile) -> bool:
+        """Whether a worker began where this walk stands, which then goes on behind it."""
+        try:
+            self.walk.join(found.header, self._stream_id(segment), found.walk)
+        except (Damage, OSError):
+            return False
+        self.stale += found.stale
+        return True
 
     def _walk_segment(self, segment: SegmentFile, tiles: Tiles) -> SegmentFile:
         """Walk a segment; returns it in the form that was walked."""
@@ -350,14 +366,14 @@ class Audit:
         return named
 
 
-def verify(path: Path, kept: Checkpoint | None = None) -> Report:
+def verify(path: Path, kept: Checkpoint | None = None, workers: int = 1) -> Report:
     """Verify the stream in the directory `path`, also while it is being written.
 
     A head `kept` elsewhere is held against it too: only such a head can tell that the whole
-    stream was replaced. Raises BrainError (NOT_FOUND) where there is no stream, OSError where it
-    cannot be read.
+    stream was replaced. `workers` are as in `Audit`. Raises BrainError (NOT_FOUND) where there is
+    no stream, OSError where it cannot be read.
     """
-    return Audit(find(Path(path)), kept).run().report()
+    return Audit(find(Path(path)), kept, workers=workers).run().report()
 
 
 def is_locked(layout: Layout) -> bool:

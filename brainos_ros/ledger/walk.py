@@ -61,6 +61,17 @@ class Walk:
         self.offsets = array("I")
         self.operations = []
 
+    def join(self, header: frames.Segment, stream_id: bytes, later: "Walk") -> None:
+        """Go on at the end of another walk, which walked the next segment and no other.
+
+        Raises Damage as `begin`.
+        """
+        self.begin(header, stream_id)
+        self.mountain, self.seals, self.offset = later.mountain, later.seals, later.offset
+        self.operations, self.offsets = later.operations, later.offsets
+        self.erased += later.erased
+        self.kinds |= later.kinds
+
     def take_derived(self) -> Derived:
         """What there is to store of the records walked since the last call."""
         offsets, self.offsets = self.offsets, array("I")
