@@ -7,6 +7,7 @@ done and not to be printed.
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -66,6 +67,11 @@ def _paths(args: argparse.Namespace) -> list[Path]:
     if not found:
         raise BrainError(f"there is no stream under '{_root(args)}'", ErrorCode.NOT_FOUND)
     return found
+
+
+def _cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -141,7 +147,7 @@ def _doctor(args: argparse.Namespace) -> int:
     results = []
     for path in _paths(args):
         with working(path.name) as progress:
-            doctor = Doctor(path, kept, progress)
+            doctor = Doctor(path, kept, progress, _cpus())
             diagnosis = doctor.repair() if args.repair else doctor.examine()
         failed = [check for check in diagnosis.checks if check.verdict == "FAIL"]
         good = good and not failed
@@ -164,7 +170,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _consolidate(args: argparse.Namespace) -> int:
     with _open(args) as stream, working(f"consolidating {args.stream}"):
-        done = housekeeping.consolidate(stream)
+        done = housekeeping.consolidate(stream, _cpus())
     data = {
         "records": done.checkpoint.size,
         "compressed": done.compressed,

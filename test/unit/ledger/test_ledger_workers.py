@@ -1,5 +1,6 @@
 """Several processes find in a stream what one finds, in the same words, whatever is wrong."""
 
+import argparse
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from filled import SMALL, fill, prune_all
 
+from brainos_ros.cli import ledger as verb
 from brainos_ros.ledger import Stream, verify, workers
 from brainos_ros.ledger.backup import back_up
 from brainos_ros.ledger.doctor import Doctor
@@ -280,3 +282,15 @@ def test_the_doctor_finds_the_same(tmp_path: Path, walked: list[int]) -> None:
     flip_stored(path)
     assert Doctor(path, workers=2).examine() == Doctor(path).examine()
     assert Doctor(path, workers=2).repair().state == "READY"
+
+
+def test_the_command_line_has_a_worker_for_each_cpu(
+    tmp_path: Path, walked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "ledger").close()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    for what in ("doctor", "consolidate", "doctor"):
+        assert verb.run(parser.parse_args([what, "memory", "--home", str(tmp_path)])) == 0
+    assert walked == []
