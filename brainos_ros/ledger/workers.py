@@ -1,7 +1,8 @@
 """Walking the segments of a log in processes of their own, so that it takes all CPUs.
 
 A worker begins where the stored nodes say that its segment begins. They are derived, so what it
-finds counts only once the walk over all records before has arrived at that very place.
+finds counts only once the walk over all records before has arrived at that very place. A script
+that wants workers begins under `if __name__ == "__main__":`, as multiprocessing asks.
 """
 
 import os
