@@ -218,9 +218,10 @@ def verification(path: Path) -> list[Figure]:
             found.append(result.verified_records / (clock() - start))
             assert result.verified, result.problem
     one, *several = [percentile(found, 0.5) for found in speeds.values()]
-    figures = [Figure("full verification", "records/s", one, 3, "ours >= 300000")]
+    goal = "ours >= 300000"
+    figures = [Figure("full verification", "records/s", one, 3, "" if several else goal)]
     for speed in several:
-        figures.append(Figure(f"full verification, {cpus} processes", "records/s", speed, 3))
+        figures.append(Figure(f"full verification, {cpus} processes", "records/s", speed, 3, goal))
     return figures
 
 
