@@ -7,14 +7,12 @@ recalled is not in the ledger, and starts at zero again. `stamp` is an episode's
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from brainos_ros.memory.episodes import Episode
-from brainos_ros.projection import is_damage, set_aside
+from brainos_ros.projection import Projection
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS episodes(
@@ -56,34 +54,12 @@ COLUMNS = (
 MERGE_PAGES = 64
 
 
-class Store:
-    """One SQLite file (WAL: a killed process loses nothing).
-
-    Attributes:
-        damaged: where files are that SQLite could not read; this one was begun anew.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self.damaged: list[Path] = []
-        try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Keep the damaged file aside and have an empty one, to be replayed."""
-        self._db.close()
-        self.damaged.append(set_aside(self._path))
-        self._open()
+class Store(Projection):
+    """Episodes in one SQLite file."""
 
     def _open(self) -> None:
-        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
-            self._db.execute(f"PRAGMA {pragma}")
+        super()._open()
+        self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
         names = {name for name, in self._db.execute("SELECT name FROM sqlite_master")}
         for name, script in (("by_end", _ENDED), ("usage", _USAGE)):

@@ -24,7 +24,6 @@ from brainos_ros.pfc.constraints import load_constraints
 from brainos_ros.pfc.engine import Decision, Engine, Option, Permission
 from brainos_ros.pfc.learning import Learning
 from brainos_ros.pfc.store import Outcome, Store
-from brainos_ros.projection import is_damage
 from brainos_ros.ros import qos
 from brainos_ros.ros.conversions import attributes_to_dict, refuse
 from brainos_ros.ros.decision_messages import decision_to_msg
@@ -88,13 +87,9 @@ class PfcNode(BrainNode):
         self.create_subscription(WorldState, "world_model/state", self._note_world, qos.STATE)
 
     def activate(self) -> None:
-        try:
-            self._catch_up()
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            self.store.begin_anew()
-            self._catch_up()
+        self._engine.learning, foreign = self.store.catch_up(self.ledger)
+        if foreign:
+            self.get_logger().warning("the store is not this ledger's; it is built anew")
         while self.store.damaged:
             self.get_logger().warning(
                 "pfc.db was damaged and is built anew from the ledger. Only it had which episodes "
@@ -127,20 +122,6 @@ class PfcNode(BrainNode):
 
     def diagnose(self) -> Mapping[str, object]:
         return {"pursuing": self._acting.objective if self._acting else ""}
-
-    def _catch_up(self) -> None:
-        """Bring the store up to the ledger, which is the truth, and learn from it."""
-        start = self.store.end()
-        if not self.store.is_of(self.ledger.origin) or start > self.ledger.size:
-            self.get_logger().warning("the store is not this ledger's; it is built anew")
-            self.store.clear(self.ledger.origin)
-            start = 0
-        self.store.replay(
-            (record.sequence, record.kind, record.payload)
-            for record in self.ledger.records(start)
-            if not record.erased
-        )
-        self._engine.learning = self.store.learning()
 
     # ---------------------------------------------------------------- decide, explain
 

@@ -8,13 +8,13 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from brainos_ros.errors import BrainError, ErrorCode
+from brainos_ros.ledger import Stream
 from brainos_ros.pfc.engine import Decision
 from brainos_ros.pfc.learning import SUCCESS, Learning
-from brainos_ros.projection import is_damage, set_aside
+from brainos_ros.projection import Projection, is_damage
 
 BEGAN, LEFT_BEHIND = "began", "; left behind"
 """Of a pursuit's record: the phase it begins with, and how one ends that leaves it under way."""
@@ -66,38 +66,16 @@ class Outcome:
         return asdict(self)
 
 
-class Store:
-    """Decisions and outcomes in one SQLite file (WAL: a killed process loses nothing).
+class Store(Projection):
+    """Decisions and outcomes in one SQLite file.
 
     The last KEPT of each; the ledger has the older ones.
-
-    Attributes:
-        damaged: where files are that SQLite could not read; this one was begun anew.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self.damaged: list[Path] = []
-        try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Keep the damaged file aside and have an empty one, to be replayed."""
-        self._db.close()
-        self.damaged.append(set_aside(self._path))
-        self._open()
-
     def _open(self) -> None:
+        super()._open()
         self._fresh: list[tuple[str, tuple[Any, ...]]] = []
         self._added = 0
-        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -250,6 +228,30 @@ class Store:
         owed."""
         self._db.executescript("DELETE FROM decisions; DELETE FROM outcomes;")
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('stream', ?)", (stream,))
+
+    def catch_up(self, ledger: Stream) -> tuple[Learning, bool]:
+        """Bring it up to the ledger; what follows from it, and whether it was another ledger's.
+
+        A file found damaged meanwhile is begun anew. Raises sqlite3.Error, and as the ledger.
+        """
+        try:
+            return self._catch_up(ledger)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+        self.begin_anew()
+        return self._catch_up(ledger)
+
+    def _catch_up(self, ledger: Stream) -> tuple[Learning, bool]:
+        foreign = not self.is_of(ledger.origin) or self.end() > ledger.size
+        if foreign:
+            self.clear(ledger.origin)
+        self.replay(
+            (record.sequence, record.kind, record.payload)
+            for record in ledger.records(0 if foreign else self.end())
+            if not record.erased
+        )
+        return self.learning(), foreign
 
     def replay(self, events: Iterable[tuple[int, str, bytes]]) -> None:
         """Apply (sequence, kind, JSON) records of the ledger stream, in order."""
