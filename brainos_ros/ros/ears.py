@@ -11,6 +11,12 @@ from rclpy.subscription import Subscription
 from brainos_ros.ros.executor import second_node
 
 
+def publishers(node: Node, topic: str) -> list[str]:
+    """The full name of the node behind each publisher on a topic, as `node` sees the graph."""
+    return [f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+            for end in node.get_publishers_info_by_topic(topic)]
+
+
 class Ears:
     """Holds them on a node of its own until `close`; `take` is called as often as suits."""
 
@@ -29,8 +35,7 @@ class Ears:
         topic = heard.topic_name
         if self._node.count_publishers(topic) < 2:
             return set()
-        return {f"{end.node_namespace.rstrip('/')}/{end.node_name}"
-                for end in self._node.get_publishers_info_by_topic(topic)}
+        return set(publishers(self._node, topic))
 
     @staticmethod
     def take(heard: Subscription, now: float, period_s: float) -> Iterator[tuple[float, Any]]:

@@ -18,6 +18,7 @@ from brainos_ros.conscience.lines import Lines
 from brainos_ros.conscience.outlet import Outlet
 from brainos_ros.conscience.twins import Twins
 from brainos_ros.ros import qos
+from brainos_ros.ros.ears import publishers
 from brainos_ros.ros.executor import WOKEN_IDLE_S, make_executor, spin, wake
 from brainos_ros.ros.lifecycle import BrainNode
 
@@ -164,9 +165,7 @@ class GateSide(Side):
     def _look_around(self, now: float) -> None:
         self._watched = self._ticks.get_subscription_count() > 0
         if self._twins.listening or self.node.count_publishers(self._out) > 1:
-            ends = self.node.get_publishers_info_by_topic(self._out)
-            names = [f"{end.node_namespace.rstrip('/')}/{end.node_name}" for end in ends]
-            self._twins.publishers(now, names)
+            self._twins.publishers(now, publishers(self.node, self._out))
         if self._twins.listening and self._twin_ear is None:
             self._twin_ear = self.node.create_subscription(
                 self._kind, self._out, lambda _: self._twins.heard(), qos.EVENT)
